@@ -1,0 +1,50 @@
+# `make help` lists every target with its cost. Variables: SCALE (smoke, cpu, gpu, paper), SEEDS (0,1,...), JOBS.
+SCALE ?= cpu
+SEEDS ?= 0
+JOBS ?= 2
+PYTHON ?= python3
+PY := .venv/bin/python
+FIGURES := 4 5
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test reproduce bench lock $(FIGURES:%=reproduce-figure-%)
+
+help: ## this list
+	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=$(SEEDS), JOBS=$(JOBS); costs are for 2 CPU cores"
+	@grep -hE '^[a-z%-]+[a-z0-9%-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | expand -t 24
+	@echo "figures there are: $(FIGURES)"
+
+setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2 GB)
+
+# One interpreter for everything; requirements.txt carries exact pins of all packages but torch's own CUDA libraries.
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 12) and f"Python {v[0]}.{v[1]} found; give 3.11 or 3.12: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+test: setup ## lint and all tests, Figure 4 at SCALE=smoke end to end among them (about 4 minutes)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	$(PY) -m pytest -q
+
+reproduce: $(FIGURES:%=reproduce-figure-%) ## the main job: every experiment there is (SCALE=cpu: about 10 minutes)
+
+reproduce-figure-%: setup ## one figure: train what is missing, score, draw (SCALE=cpu: at most 10 minutes)
+	@$(PY) -m pma.reproduce experiment=figure_$* scale=$(SCALE) 'seeds=[$(SEEDS)]' jobs=$(JOBS)
+	@$(MAKE) --no-print-directory -s analysis/out/$(SCALE)/figure_$*.png
+
+analysis/out/$(SCALE)/figure_%.png: runs/$(SCALE)/figure_%/records.csv analysis/figure_%.py analysis/style.py
+	@$(PY) analysis/figure_$*.py --scale $(SCALE)
+
+bench: setup ## our training loop against transformers' Trainer, our scoring against lm-eval's command (about 8 minutes)
+	$(PY) benchmarks/train.py
+	$(PY) benchmarks/evaluate.py
+
+lock: ## compile requirements.txt anew from pyproject.toml (about 1 minute)
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet pip-tools
+	.venv-lock/bin/pip-compile --quiet --extra dev --strip-extras --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.txt pyproject.toml
+	sed -i.bak 's/^torch==\([0-9.]*\)+[a-z0-9]*/torch==\1/' requirements.txt # a build tag would bind it to one machine
+	rm -rf requirements.txt.bak .venv-lock

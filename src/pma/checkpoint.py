@@ -1,0 +1,78 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped. No pickles: safetensors and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pma.files import publish_folder, write_json
+from pma.snapshot import list_by_tokens
+
+
+def checkpoint_dir(run_dir: Path, tokens: int) -> Path:
+    """Folder of the checkpoint after `tokens` tokens."""
+    return run_dir / "checkpoints" / f"tokens-{tokens:015d}"
+
+
+def checkpoints(run_dir: Path) -> dict[int, Path]:
+    """Checkpoints of a run by token count, ascending."""
+    return list_by_tokens(run_dir / "checkpoints")
+
+
+def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    # An optimizer numbers its parameters in the order of its groups; names outlast a change of that order.
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, tokens: int) -> None:
+    """Publish weights, optimizer state, random state and position (`tokens` consumed)."""
+    names = _optimizer_order(model, optimizer)
+    optimizer_state = {
+        f"{key}.{names[index]}": value
+        for index, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+    random_state = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random_state["random.cuda"] = torch.cuda.get_rng_state()
+    with publish_folder(folder) as aside:
+        save_file(
+            {name: p.detach().contiguous() for name, p in model.named_parameters()}, aside / "weights.safetensors"
+        )
+        save_file({**optimizer_state, **random_state}, aside / "optimizer.safetensors")
+        write_json(aside / "state.json", {"tokens": tokens})
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, with_weights: bool = True
+) -> int:
+    """Restore a checkpoint in place and return the tokens consumed; `with_weights=False` leaves the weights alone.
+
+    Raises:
+        ValueError: when the folder is no checkpoint, or one of another model.
+    """
+    if not (folder / "state.json").is_file():
+        raise ValueError(f"{folder}: no checkpoint there (state.json is missing); give a folder under RUN/checkpoints")
+    weights = load_file(folder / "weights.safetensors")
+    parameters = dict(model.named_parameters())
+    if {k: tuple(v.shape) for k, v in weights.items()} != {k: tuple(v.shape) for k, v in parameters.items()}:
+        raise ValueError(f"{folder}: a checkpoint of another architecture; give one of the same conf/model")
+    if with_weights:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name])
+    stored = load_file(folder / "optimizer.safetensors")
+    state = {
+        index: {key: stored[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        for index, name in enumerate(_optimizer_order(model, optimizer))
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(stored["random.cpu"])
+    if torch.cuda.is_available() and "random.cuda" in stored:
+        torch.cuda.set_rng_state(stored["random.cuda"])
+    return json.loads((folder / "state.json").read_text())["tokens"]

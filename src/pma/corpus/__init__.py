@@ -1,0 +1,6 @@
+"""Corpus: documents with a domain label from pinned sources, split, tokenised, with evaluation items."""
+
+from pma.corpus.build import prepare
+from pma.corpus.tokens import TokenDataset
+
+__all__ = ["TokenDataset", "prepare"]

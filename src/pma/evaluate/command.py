@@ -1,0 +1,78 @@
+"""The command: score one model folder and print the table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pma.config import ROOT, hash_json
+from pma.evaluate.scorer import Score, Scorer
+from pma.evaluate.suites import load_suite
+from pma.evaluate.tasks import write_tasks
+from pma.files import MANIFEST, read_manifest, sha256_file, write_json
+from pma.model import load_pretrained
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Score the model folder `cfg.model` on `cfg.suite`, from the cache where it stands there.
+
+    Raises:
+        ValueError: for a folder that is no model, a suite without what it needs, or a device that is not there.
+    """
+    folder = Path(cfg.model)
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    if not files[0].is_file() or len(files) == 1:
+        raise ValueError(f"model={folder}: no model there; give a folder with config.json and *.safetensors")
+    device = _device(cfg.device)
+    corpus = _corpus(cfg, folder) if cfg.suite == "proxy" else None
+    suite = load_suite(cfg.suite, corpus, cfg.limit)
+    if suite.name == "proxy":
+        model = load_pretrained(folder)
+    else:  # may be too large for anything but the type it is stored in
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    scorer = Scorer(suite, model, tokenizer, Path(cfg.cache_dir), device, cfg.threads)
+    scores = scorer.score(hash_json([sha256_file(path) for path in files]))
+    print(table(scores))
+    if corpus is not None:
+        tasks = Path(cfg.cache_dir) / f"{suite.version}-tasks"
+        write_tasks(corpus, tasks)
+        limit = "" if cfg.limit is None else f" --limit {cfg.limit}"
+        print(
+            f"the same by lm-eval alone: lm_eval --model hf --model_args pretrained={folder},dtype=float32 "
+            f"--include_path {tasks} --tasks pma_proxy{limit}"
+        )
+    if cfg.output is not None:
+        result = {"model": cfg.model, "suite": suite.name, "version": suite.version}
+        write_json(Path(cfg.output), result | {"scores": [asdict(score) for score in scores]})
+
+
+def table(scores: list[Score]) -> str:
+    """Scores as text, one line each."""
+    width = max(len(score.task) for score in scores)
+    lines = [f"{'task':{width}}  {'metric':26}  {'value':>9}  {'stderr':>9}  {'n':>6}"]
+    for s in scores:
+        stderr = "" if s.stderr is None else f"{s.stderr:.4f}"
+        lines.append(f"{s.task:{width}}  {s.metric:26}  {s.value:9.4f}  {stderr:>9}  {s.n:6d}")
+    return "\n".join(lines)
+
+
+def _device(requested: str) -> str:
+    available = torch.cuda.is_available()
+    if requested not in ("auto", "cpu", "cuda") or (requested == "cuda" and not available):
+        raise ValueError(f"device={requested}: choose auto, cpu" + (" or cuda" if available else "; no GPU is here"))
+    return "cuda" if available and requested != "cpu" else "cpu"
+
+
+def _corpus(cfg: DictConfig, folder: Path) -> Path:
+    """The corpus asked for, or the one named by the model's manifest, relative to the project."""
+    if cfg.corpus is not None:
+        return Path(cfg.corpus)
+    named = read_manifest(folder).get("corpus") if (folder / MANIFEST).is_file() else None
+    if named is None:
+        raise ValueError(f"{folder}: its manifest names no corpus; give corpus=DIR, a folder with items/ and heldout/")
+    return ROOT / named

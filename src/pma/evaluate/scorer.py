@@ -1,0 +1,204 @@
+"""Scores of many weights of one model on one suite, each computed once."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.metrics import stderr_for_metric, unweighted_mean_stderr
+from lm_eval.api.task import Task
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pma.config import cpu_threads, hash_json
+from pma.evaluate.language_model import FastLM
+from pma.evaluate.suites import Average, Row, Suite
+from pma.files import write_text
+
+_BOOTSTRAP_DRAWS = 1000  # for metrics without a closed-form standard error
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value of one task; `stderr` is over items, None where there is no estimate; `n` counts items."""
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+
+
+class Scorer:
+    """Scores whatever weights `model` holds, through lm-eval's tasks; a score is cached by suite, encoding and weights.
+
+    Args:
+        suite: from `load_suite`.
+        model: a causal LM; moved to `device`.
+        tokenizer: the model's.
+        cache_dir: scores are kept as `cache_dir/<suite>-<encoding>/<weights>.json`.
+        device: cpu | cuda.
+        threads: CPU threads; 0: the cores this job may use. Does not change a score.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        cache_dir: Path,
+        device: str | torch.device = "cpu",
+        threads: int = 0,
+    ) -> None:
+        self._suite = suite
+        self._model = model.to(device).eval()
+        self._quiet = suite.name == "proxy" or not sys.stderr.isatty()  # the proxy suite takes seconds
+        self._lm = FastLM(self._model, tokenizer, cpu_threads(threads))
+        encoding = hash_json([_tokenizer_state(tokenizer), self._lm.max_length, str(model.dtype)])
+        self._folder = Path(cache_dir) / f"{suite.version}-{encoding[:8]}"
+
+    def score(self, weights_hash: str, load: Callable[[], None] | None = None) -> list[Score]:
+        """Scores of the weights named `weights_hash`: from the cache, or computed after `load` put them into the model.
+
+        Raises:
+            ValueError: when the model gives log-likelihoods that are not finite.
+        """
+        cached = self._read(weights_hash)
+        if cached is None:
+            if load is not None:
+                load()
+            cached = self._compute(weights_hash)
+            write_text(self._path(weights_hash), json.dumps(cached, separators=(",", ":")))
+        return [Score(**score) for score in cached["scores"]]
+
+    def items(self, weights_hash: str) -> dict[tuple[str, str], list[float]]:
+        """Values of single items of weights scored before, by (task, metric), in the suite's order; their mean is the
+        score. For held-out text an item is a document, weighted by its bytes: its bits over the mean bytes a document.
+
+        Raises:
+            ValueError: when these weights were not scored.
+        """
+        cached = self._read(weights_hash)
+        if cached is None:
+            raise ValueError(f"weights {weights_hash}: not scored on suite {self._suite.name} yet; call score first")
+        return {(entry["task"], entry["metric"]): entry["values"] for entry in cached["items"]}
+
+    def _path(self, weights_hash: str) -> Path:
+        return self._folder / f"{weights_hash}.json"
+
+    def _read(self, weights_hash: str) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._path(weights_hash).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self._path(weights_hash)}: not readable as JSON ({error}); remove it") from None
+
+    def _compute(self, weights_hash: str) -> dict[str, Any]:
+        self._answer(weights_hash)
+        scores: dict[Row, Score] = {}
+        items = []
+        for name, task in self._suite.tasks.items():
+            for key, values in self._values(name, task).items():
+                row = Row(name, key)
+                scores[row] = _task_score(row, task, values)
+                items.append({"task": row.task, "metric": row.metric, "values": _item_values(values)})
+        for row in self._suite.rows:
+            if row not in scores:
+                scores[row] = self._group_score(row, scores)
+        averages = [_average(average, scores) for average in self._suite.averages]
+        reported = [scores[row] for row in self._suite.rows] + averages
+        return {"suite": self._suite.name, "scores": [asdict(score) for score in reported], "items": items}
+
+    def _answer(self, weights_hash: str) -> None:
+        """Put the model's answer into every request, as lm-eval's evaluate does."""
+        by_type = defaultdict(list)
+        for request in chain.from_iterable(chain.from_iterable(self._suite.requests.values())):
+            request.resps, request.filtered_resps = [], {}
+            by_type[request.request_type] += [request] * request.repeats
+        for request_type, requests in by_type.items():
+            answers = getattr(self._lm, request_type)(requests, disable_tqdm=self._quiet)
+            for request, answer in zip(requests, answers, strict=True):
+                number = answer[0] if isinstance(answer, tuple) else answer
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"weights {weights_hash}: log-likelihood {number}; they hold NaN or overflow")
+                request.resps.append(answer)
+
+    def _values(self, name: str, task: Task) -> dict[str, list[Any]]:
+        """lm-eval's value of each document, by "metric,filter"."""
+        task.apply_filters()
+        values = defaultdict(list)
+        for requests in self._suite.requests[name]:
+            for filter_name in requests[0].filtered_resps:
+                answers = [request.filtered_resps[filter_name] for request in requests]
+                for metric, value in task.process_results(requests[0].doc, answers).items():
+                    values[f"{metric},{filter_name}"].append(value)
+        return values
+
+    def _group_score(self, row: Row, scores: dict[Row, Score]) -> Score:
+        tasks = defaultdict(dict)
+        metric, _, filter_name = row.key.partition(",")
+        for leaf, score in scores.items():
+            if leaf.key == row.key:
+                tasks[leaf.source] = {
+                    row.key: score.value,
+                    f"{metric}_stderr,{filter_name}": "N/A" if score.stderr is None else score.stderr,
+                    "sample_len": score.n,
+                }
+        result = self._suite.groups[row.source].aggregate(tasks)
+        stderr = result[f"{metric}_stderr,{filter_name}"]
+        stderr = None if stderr == "N/A" else float(stderr)
+        return Score(row.task, row.metric, float(result[row.key]), stderr, result["sample_len"])
+
+
+def _task_score(row: Row, task: Task, values: list[Any]) -> Score:
+    aggregate = task.aggregation()[row.key.partition(",")[0]]
+    estimate = stderr_for_metric(aggregate, _BOOTSTRAP_DRAWS)
+    if len(values) < 2:
+        stderr = None
+    elif estimate is not None:
+        stderr = float(estimate(values))
+    else:
+        stderr = _ratio_stderr(values)
+    return Score(row.task, row.metric, float(aggregate(values)), stderr, len(values))
+
+
+def _item_values(values: list[Any]) -> list[float]:
+    """Values whose mean is the score: as they are, or from (log-likelihood, bytes) pairs."""
+    if isinstance(values[0], tuple):
+        mean_bytes = statistics.fmean(size for _, size in values)
+        values = [-logprob / math.log(2) / mean_bytes for logprob, _ in values]
+    return [round(float(value), 7) for value in values]
+
+
+def _ratio_stderr(values: list[tuple[float, int]]) -> float:
+    """Standard error of sum(bits) / sum(bytes) over documents (ratio estimator, Cochran, Sampling Techniques, 6.4);
+    lm-eval gives none for its bits_per_byte."""
+    bits = [-logprob / math.log(2) for logprob, _ in values]
+    sizes = [size for _, size in values]
+    ratio, n = sum(bits) / sum(sizes), len(values)
+    squares = sum((b - ratio * size) ** 2 for b, size in zip(bits, sizes, strict=True))
+    return math.sqrt(n / (n - 1) * squares) / sum(sizes)
+
+
+def _average(average: Average, scores: dict[Row, Score]) -> Score:
+    """Unweighted mean; its standard error takes the tasks as independent."""
+    parts = [scores[row] for row in average.of]
+    stderrs = [part.stderr for part in parts]
+    stderr = None if None in stderrs else float(unweighted_mean_stderr(stderrs))
+    value = statistics.fmean(part.value for part in parts)
+    return Score(average.task, average.metric, value, stderr, sum(part.n for part in parts))
+
+
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """What decides an encoding; padding and truncation are set by callers and do not."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return [state | {"padding": None, "truncation": None}, tokenizer.bos_token, tokenizer.eos_token]

@@ -1,0 +1,102 @@
+"""Publishing files and folders so that a reader sees all of them or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of a published folder.
+
+    Raises:
+        ValueError: when the folder or its manifest is missing or unreadable.
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: no {MANIFEST} there; give the folder of a snapshot, a merge or a run") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / MANIFEST}: not readable as JSON ({error}); publish the folder again") from None
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _staging(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial-{os.getpid()}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` under its final name at once: write aside, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _staging(path)
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+@contextmanager
+def publish_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder aside; on success fsync what was put in it and rename it to `final`.
+
+    An existing `final` is replaced. After an exception, or a kill, nothing is left under the final name; what a kill
+    leaves aside is removed by the next call for the same folder.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.glob(f".{final.name}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    aside = _staging(final)
+    aside.mkdir()
+    try:
+        yield aside
+        for path in sorted(aside.rglob("*")):
+            _fsync(path)
+        _fsync(aside)
+        if final.exists():  # moved away whole first, so that the final name never shows a part of it
+            old = final.with_name(f".{final.name}.partial-old-{os.getpid()}")
+            os.replace(final, old)
+            os.replace(aside, final)
+            shutil.rmtree(old)
+        else:
+            os.replace(aside, final)
+        _fsync(final.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below `folder`, by relative name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}

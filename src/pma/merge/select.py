@@ -1,0 +1,53 @@
+"""Choosing the snapshots of a merge by (N, V, end), all in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pma.snapshot import snapshots
+
+
+def window(available: Iterable[int], n: int, interval: int, end: int) -> list[int]:
+    """The `n` token counts end - (n - 1) interval, ..., end - interval, end, oldest first.
+
+    Raises:
+        ValueError: when one of them is not available, naming it and the nearest window that can be filled.
+    """
+    have = set(available)
+    if n < 1 or interval < 1:
+        raise ValueError(f"n={n} interval={interval}: give at least 1 snapshot and an interval of at least 1 token")
+    wanted = [end - i * interval for i in range(n - 1, -1, -1)]
+    missing = [tokens for tokens in wanted if tokens not in have]
+    if not missing:
+        return wanted
+    raise ValueError(
+        f"n={n} interval={interval} end={end}: no snapshot at {', '.join(f'{tokens:,}' for tokens in missing)} tokens; "
+        + _nearest(have, n, interval, end)
+    )
+
+
+def _nearest(have: set[int], n: int, interval: int, end: int) -> str:
+    ends = [t for t in have if all(t - i * interval in have for i in range(n))]
+    if ends:
+        nearest = min(ends, key=lambda tokens: (abs(tokens - end), tokens))
+        return f"the nearest end that n={n} interval={interval} can fill is end={nearest}"
+    longest = 0
+    while end - longest * interval in have:
+        longest += 1
+    if longest:
+        return f"with interval={interval} and end={end} at most n={longest} can be filled"
+    spans = ", ".join(f"{t:,}" for t in sorted(have)[:3])
+    return f"no such window fits anywhere among the {len(have)} snapshots" + (f" ({spans}, ...)" if have else "")
+
+
+def run_window(run_dir: Path, n: int, interval: int, end: int) -> list[Path]:
+    """Snapshot folders of a run for a window, oldest first.
+
+    Raises:
+        ValueError: when the run has no snapshots, or the window cannot be filled.
+    """
+    found = snapshots(run_dir)
+    if not found:
+        raise ValueError(f"{run_dir}: no snapshots there; give the folder of a trained run, runs/SCALE/RUN")
+    return [found[tokens] for tokens in window(found, n, interval, end)]

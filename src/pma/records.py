@@ -1,0 +1,79 @@
+"""Records: the tidy table between what was computed and what is drawn. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pma.files import write_text
+
+
+@dataclass(frozen=True)
+class Record:
+    """One score of one merge."""
+
+    scale: str
+    experiment: str
+    run: str
+    seed: int
+    tokens: int  # of the newest snapshot in the merge
+    method: str  # last | sma | wma | ema_ALPHA
+    n: int  # snapshots merged
+    interval: int  # tokens between them
+    suite: str
+    task: str
+    metric: str
+    value: float
+    stderr: float
+    config_hash: str  # of the run
+
+
+COLUMNS = [field.name for field in fields(Record)]
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Publish records as CSV, in the order given."""
+    write_text(path, pd.DataFrame([asdict(record) for record in records], columns=COLUMNS).to_csv(index=False))
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """Records as a table.
+
+    Raises:
+        ValueError: when the file is missing or has other columns.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no records there; make them with python -m pma.reproduce experiment=NAME")
+    table = pd.read_csv(path)
+    if list(table.columns) != COLUMNS:
+        raise ValueError(f"{path}: columns {list(table.columns)}, expected {COLUMNS}; make the records again")
+    return table
+
+
+# Below this a metric's rise over training cannot be told from its scatter between neighbouring snapshots: with 5 of
+# them, the standard error of a difference of two scores is about 1.4 times the scatter, so 3 is about two of those.
+SIGNAL_TO_NOISE_MINIMUM = 3.0
+TAIL = 5  # last snapshots, one merge interval apart
+
+
+def signal_to_noise(scores: Sequence[float], tail: int = TAIL) -> float:
+    """Rise over training against scatter over the last snapshots: |mean(tail) - first| / std(tail).
+
+    `scores` of single snapshots in the order of training; after arXiv 2508.13144. NaN with too few scores.
+    """
+    if len(scores) <= tail:
+        return float("nan")
+    last = np.asarray(scores[-tail:])
+    scatter = last.std(ddof=1)
+    return float(abs(last.mean() - scores[0]) / scatter) if scatter > 0 else float("nan")
+
+
+def signal_to_noise_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Signal to noise of each (task, metric) from the single snapshots among the records, mean over runs and seeds."""
+    single = records[records["method"] == "last"].sort_values("tokens")
+    per_run = single.groupby(["task", "metric", "run", "seed"])["value"].agg(lambda v: signal_to_noise(list(v)))
+    return per_run.groupby(["task", "metric"]).mean().rename("signal_to_noise").reset_index()

@@ -1,0 +1,82 @@
+"""Snapshots: weights at a known token count, in Hugging Face layout, published whole or not at all.
+
+A snapshot folder holds config.json, generation_config.json, model.safetensors, the tokenizer and manifest.json with
+the SHA-256 of every other file. `AutoModelForCausalLM.from_pretrained(folder)` loads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
+
+_NAME = re.compile(r"tokens-(\d+)")  # parsed as a number: tokens-10 must not match tokens-100
+
+
+def snapshot_dir(run_dir: Path, tokens: int) -> Path:
+    """Folder of the snapshot after `tokens` tokens."""
+    return run_dir / "snapshots" / f"tokens-{tokens:015d}"
+
+
+def list_by_tokens(folder: Path) -> dict[int, Path]:
+    """Published tokens-N folders below `folder`, by token count, ascending."""
+    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("tokens-*"))
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def snapshots(run_dir: Path) -> dict[int, Path]:
+    """Snapshots of a run by token count, ascending."""
+    return list_by_tokens(run_dir / "snapshots")
+
+
+def publish_model(
+    folder: Path, save: Callable[[Path], None], tokenizer: PreTrainedTokenizerBase, manifest: dict[str, Any]
+) -> None:
+    """Publish a model folder: `save` writes config and weights, then come the tokenizer and the manifest of hashes."""
+    with publish_folder(folder) as aside:
+        save(aside)
+        tokenizer.save_pretrained(aside)
+        write_json(aside / MANIFEST, {**manifest, "files": hash_files(aside)})
+
+
+def copy_weights(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:
+    """The model's weights as they stand now, on the CPU, in the storage type (float32 or bfloat16)."""
+    return {
+        name: tensor.detach().to("cpu", getattr(torch, dtype), copy=True) for name, tensor in model.state_dict().items()
+    }
+
+
+def save_snapshot(
+    folder: Path,
+    model: PreTrainedModel,
+    weights: dict[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    manifest: dict[str, Any],
+) -> None:
+    """Publish `weights` (of `copy_weights`) as a snapshot; the model itself only gives the config, and may train on."""
+    publish_model(folder, lambda aside: model.save_pretrained(aside, state_dict=weights), tokenizer, manifest)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Manifest of a snapshot whose files all stand as they were published.
+
+    Raises:
+        ValueError: naming the file that is missing or differs.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, but listed in the manifest; train the run again to get it back")
+        if sha256_file(path) != expected:
+            raise ValueError(
+                f"{path}: truncated or changed ({path.stat().st_size} bytes, another hash than in its manifest); "
+                f"remove {folder} and train the run again to get it back"
+            )
+    return manifest

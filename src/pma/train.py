@@ -1,0 +1,265 @@
+"""Pre-training: one run, from its config to its snapshots.
+
+    python -m pma.train run=moe_main seed=0
+    python -m pma.train -m run=moe_main seed=0,1
+
+Killed at any moment and started again with the same command, a run ends with the same bits as an unbroken one: the
+learning rate is a pure function of tokens, the batch one of (seed, step), and the rest stands in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import AutoTokenizer
+
+from pma import __version__, cli
+from pma.checkpoint import checkpoint_dir, checkpoints, load_checkpoint, save_checkpoint
+from pma.config import ROOT, TrainConfig, cpu_threads, scientific, validate
+from pma.corpus import TokenDataset, prepare
+from pma.files import MANIFEST, write_json, write_text
+from pma.model import build, load_pretrained, loss, parameter_counts
+from pma.parallel import Loss, MicroBatches
+from pma.run import finished, identity, run_folder
+from pma.schedule import learning_rate
+from pma.snapshot import copy_weights, save_snapshot, snapshot_dir
+from pma.tracking import Tracker
+
+
+class DivergedError(ValueError):
+    """The loss or the gradient norm is not finite."""
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        ValueError: when cuda is asked for and there is none.
+    """
+    if cfg.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: no CUDA device is visible; give device=cpu, or auto")
+    return torch.device("cuda" if cfg.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def training_loss(cfg: DictConfig, device: torch.device) -> Loss:
+    """The loss in the precision of the device: fp32 on a CPU, bf16 autocast on CUDA; compiled where that pays."""
+
+    def run(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
+            return loss(model, tokens)
+
+    if not (cfg.compile if cfg.compile is not None else device.type == "cuda"):
+        return run
+    if device.type == "cpu" and shutil.which("g++") is None:
+        print("no C++ compiler found: training without torch.compile")
+        return run
+    return torch.compile(run)
+
+
+def make_optimizer(t: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101); no decay on the gains of norms, as is usual since GPT-2."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    gains = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": t.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(t.beta1, t.beta2), eps=t.eps, fused=True)
+
+
+def versions() -> dict[str, str]:
+    """What a record needs to be traced: versions, platform and code revision."""
+    git = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "pma": __version__,
+        "revision": git.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _initialise(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put the start of the run into model and optimizer; the position in tokens."""
+    tokens = 0
+    if cfg.init.checkpoint is not None:
+        tokens = load_checkpoint(Path(cfg.init.checkpoint), model, optimizer)
+    if cfg.init.weights is not None:
+        source = load_pretrained(Path(cfg.init.weights))
+        theirs = {name: tuple(p.shape) for name, p in source.named_parameters()}
+        if theirs != {name: tuple(p.shape) for name, p in model.named_parameters()}:
+            raise ValueError(f"init.weights={cfg.init.weights}: another architecture than model={cfg.model.name}")
+        model.load_state_dict(source.state_dict())
+    return tokens if cfg.init.tokens is None else cfg.init.tokens
+
+
+def _drop_old_checkpoints(cfg: DictConfig, folder: Path) -> None:
+    passing = [path for tokens, path in checkpoints(folder).items() if tokens not in cfg.train.fork_points]
+    for path in passing[: -cfg.train.checkpoints_kept]:
+        shutil.rmtree(path)
+
+
+def _resume(cfg: DictConfig, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Position to go on from: the newest checkpoint, or the run's start."""
+    found = checkpoints(folder)
+    if not found:
+        return _initialise(cfg, model, optimizer)
+    tokens = load_checkpoint(found[max(found)], model, optimizer)
+    print(f"{cfg.run_id}: resumed at {tokens:,} tokens")
+    return tokens
+
+
+def _check_finite(cfg: DictConfig, folder: Path, first_step: int, losses: list[Tensor], norms: list[Tensor]) -> None:
+    bad = (~(torch.stack(losses).isfinite() & torch.stack(norms).isfinite())).nonzero()
+    if len(bad):
+        step = first_step + int(bad[0])
+        raise DivergedError(
+            f"{cfg.run_id}: loss or gradient norm is not finite at step {step} "
+            f"({step * cfg.scale.batch_tokens:,} tokens). The snapshots before it are good and stay in "
+            f"{folder / 'snapshots'}. Lower schedule.peak_lr or train.clip_norm, or start a run from a merge of "
+            f"snapshots before the step with init.weights=MERGED init.tokens=TOKENS (the paper's section 4.4)"
+        )
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train one run to its end, from its newest checkpoint if it has one; returns its folder.
+
+    Raises:
+        ValueError: for impossible values, a folder that holds another run or is in use, or a loss that is not finite.
+    """
+    validate(cfg)
+    folder = run_folder(cfg)
+    if finished(cfg):
+        print(f"{cfg.run_id}: already trained, nothing to do ({folder})")
+        return folder
+    device = device_of(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            _train(cfg, folder, device)
+    except Timeout:
+        raise ValueError(f"{folder}: another process is training this run; wait for it or give run_id=NAME") from None
+    return folder
+
+
+def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
+    t, batch_tokens = cfg.train, cfg.scale.batch_tokens
+    corpus = prepare(cfg.data, Path(cfg.data_dir))
+    tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
+    data = TokenDataset(corpus, cfg.seed, cfg.scale.sequence_length, batch_tokens // cfg.scale.sequence_length)
+
+    torch.manual_seed(cfg.seed)
+    model = build(cfg.model, cfg.scale.sequence_length).to(device)
+    parameters = list(model.parameters())
+    optimizer = make_optimizer(t, model)
+    threads = cpu_threads(cfg.threads)
+    micro_batches = MicroBatches(model, training_loss(cfg, device), cfg.scale.micro_batches, threads)
+    start = _resume(cfg, folder, model, optimizer)
+
+    counts = parameter_counts(cfg.model)
+    manifest = {
+        "run_id": cfg.run_id,
+        "config_hash": identity(cfg),
+        "seed": cfg.seed,
+        "scale": cfg.scale.name,
+        "corpus": corpus.as_posix(),
+        "parameters": {"total": counts.total, "active": counts.active},
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {threads} threads",
+        "versions": versions(),
+    }
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_json(folder / MANIFEST, {**manifest, "finished": False})
+
+    wandb_run: dict[str, Any] = {
+        "id": f"{cfg.run_id}-{manifest['config_hash']}",
+        "name": cfg.run_id,
+        "group": cfg.group or cfg.run_name,
+        "job_type": "train",
+        "config": {**scientific(cfg), **manifest},
+    }
+    losses: list[Tensor] = []
+    norms: list[Tensor] = []
+    plain = not sys.stderr.isatty()
+    began = logged = time.perf_counter()
+    with (
+        Tracker(folder, start, cfg.tracking, **wandb_run) as tracker,
+        ThreadPoolExecutor(1) as publisher,  # writing to disk does not hold up training
+        tqdm(
+            total=t.total_tokens, initial=start, unit="tok", unit_scale=True, desc=cfg.run_id, disable=plain
+        ) as progress,
+    ):
+        published: Future[None] = publisher.submit(lambda: None)
+        for step in range(start // batch_tokens, t.total_tokens // batch_tokens):
+            rate = learning_rate(cfg.schedule, t.total_tokens, step * batch_tokens)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = torch.from_numpy(data.batch(step)).to(device, non_blocking=True)
+            losses.append(micro_batches.backward(batch))
+            norms.append(nn.utils.clip_grad_norm_(parameters, t.clip_norm or float("inf")))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            tokens = (step + 1) * batch_tokens
+            last = tokens == t.total_tokens
+            log = (step + 1) % t.log_interval == 0 or last
+            snapshot = tokens % t.snapshot_interval == 0 or last
+            checkpoint = tokens % t.checkpoint_interval == 0 or tokens in t.fork_points or last
+            if log or snapshot or checkpoint:
+                # Looked at here and not each step: reading a number off a GPU makes it wait.
+                _check_finite(cfg, folder, step + 1 - len(losses), losses, norms)
+            if log:
+                now = time.perf_counter()
+                speed = len(losses) * batch_tokens / (now - logged)
+                loss_mean = torch.stack(losses).mean().item()
+                tracker.log(
+                    tokens, loss=loss_mean, lr=rate, gradient_norm=norms[-1].item(), tokens_per_second=round(speed)
+                )
+                progress.set_postfix(loss=f"{loss_mean:.3f}", refresh=False)
+                if plain and (step + 1) * 10 // (t.total_tokens // batch_tokens) != (
+                    (step + 1 - len(losses)) * 10 // (t.total_tokens // batch_tokens)
+                ):
+                    left = (t.total_tokens - tokens) / (tokens - start) * (now - began)
+                    print(
+                        f"{cfg.run_id}: {tokens:,} of {t.total_tokens:,} tokens, loss {loss_mean:.3f}, "
+                        f"{speed:,.0f} tokens/s, {left:.0f} s left",
+                        flush=True,
+                    )
+                logged = now
+                losses.clear()
+                norms.clear()
+            if snapshot:
+                published.result()
+                weights = copy_weights(model, t.snapshot_dtype)
+                about = {**manifest, "tokens": tokens, "dtype": t.snapshot_dtype}
+                published = publisher.submit(
+                    save_snapshot, snapshot_dir(folder, tokens), model, weights, tokenizer, about
+                )
+            if checkpoint:
+                published.result()  # a run resumed from this checkpoint will not make earlier snapshots again
+                save_checkpoint(checkpoint_dir(folder, tokens), model, optimizer, tokens)
+                _drop_old_checkpoints(cfg, folder)
+            progress.update(batch_tokens)
+        published.result()
+    write_json(folder / MANIFEST, {**manifest, "finished": True, "seconds": round(time.perf_counter() - began, 1)})
+    print(f"{cfg.run_id}: trained to {t.total_tokens:,} tokens, {time.perf_counter() - began:.0f} s, in {folder}")
+
+
+def main(cfg: DictConfig) -> None:
+    """Entry point of `python -m pma.train`."""
+    train(cfg)
+
+
+if __name__ == "__main__":
+    cli.run(main, "config")

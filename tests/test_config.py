@@ -1,0 +1,91 @@
+"""conf/ composes as a whole; unknown keys and impossible values are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from pma.config import CONF_DIR, config_hash, register, validate
+from pma.reproduce import recipes
+
+SCALES = [path.stem for path in sorted((CONF_DIR / "scale").glob("*.yaml"))]
+RUNS = [path.stem for path in sorted((CONF_DIR / "run").glob("*.yaml"))]
+EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
+
+
+@pytest.fixture(autouse=True)
+def hydra():
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_composes_and_is_possible_at_every_scale(scale, run):
+    cfg = compose("config", [f"scale={scale}", f"run={run}"])
+    validate(cfg)
+    assert cfg.model.name.startswith(f"{scale}/")
+    assert cfg.run_id == f"{run}-seed0"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_finds_its_snapshots(scale, experiment):
+    job = compose("reproduce", [f"experiment={experiment}", f"scale={scale}"])
+    for run in job.experiment.runs:
+        cfg = compose("config", [f"scale={scale}", f"run={run}"])
+        snapshots = set(range(0, cfg.train.total_tokens + 1, cfg.train.snapshot_interval)) - {0}
+        for recipe in recipes(job.experiment, cfg.scale.merge_interval):
+            assert {recipe.end - i * recipe.interval for i in range(recipe.n)} <= snapshots
+
+
+def test_v_follows_the_stated_rule_at_every_scale():
+    for scale in SCALES:
+        values = OmegaConf.load(Path(CONF_DIR) / "scale" / f"{scale}.yaml")
+        assert values.merge_interval == pytest.approx(values.main_tokens / 200, rel=0.01)
+
+
+def test_unknown_keys_are_refused():
+    with pytest.raises(ConfigCompositionException, match="schedule.peak_rl"):
+        compose("config", ["schedule.peak_rl=1"])
+
+
+@pytest.mark.parametrize(
+    "override,key",
+    [
+        ("schedule.peak_lr=-1", "schedule.peak_lr=-1"),
+        ("train.total_tokens=1000", "train.total_tokens=1000"),
+        ("train.snapshot_interval=100", "train.snapshot_interval=100"),
+        ("schedule.decay_tokens=99999744", "schedule.decay_tokens=99999744"),
+        ("schedule.decay_shape=square", "schedule.decay_shape=square"),
+        ("scale.micro_batches=3", "scale.batch_tokens="),
+        ("model.kv_heads=3", "model.kv_heads=3"),
+        ("model.experts_per_token=99", "model.experts_per_token=99"),
+        ("model.vocab_size=7", "model.vocab_size=7"),
+        ("train.clip_norm=0", "train.clip_norm=0"),
+        ("tracking.mode=loud", "tracking.mode=loud"),
+    ],
+)
+def test_impossible_values_are_named_with_the_mend(override, key):
+    with pytest.raises(ValueError, match=key) as caught:
+        validate(compose("config", ["scale=smoke", override]))
+    assert any(word in str(caught.value) for word in ("give", "choose", "fit"))
+
+
+def test_identity_is_the_science_alone():
+    base = config_hash(compose("config", []))
+    same = ["threads=1", "tracking=off", "runs_dir=elsewhere", "run_id=x", "train.checkpoint_interval=40960"]
+    for override in same:
+        assert config_hash(compose("config", [override])) == base, override
+    for override in ("seed=1", "schedule.peak_lr=1e-4", "scale.micro_batches=4", "train.beta2=0.99"):
+        assert config_hash(compose("config", [override])) != base, override
+
+
+def test_slurm_launcher_composes():
+    cfg = compose("config", ["hydra/launcher=slurm"], return_hydra_config=True)
+    assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")

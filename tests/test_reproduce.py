@@ -1,0 +1,96 @@
+"""Figure 4 at SCALE=smoke, end to end through the commands a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from pma.config import CONF_DIR, ROOT
+from pma.records import COLUMNS, read_records, signal_to_noise, signal_to_noise_table
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CONF_DIR.parent / "src")}
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def figure_4(tmp_path_factory) -> Path:
+    runs = tmp_path_factory.mktemp("smoke") / "runs"
+    arguments = ["experiment=figure_4", "scale=smoke", f"runs_dir={runs}", "tracking=off"]
+    result = call("-m", "pma.reproduce", *arguments)
+    assert result.returncode == 0, result.stderr
+    began = time.perf_counter()
+    again = call("-m", "pma.reproduce", *arguments)
+    assert "nothing to do" in again.stdout and time.perf_counter() - began < 10
+    return runs
+
+
+def test_records_hold_every_recipe_at_every_point(figure_4):
+    table = read_records(figure_4 / "smoke" / "figure_4" / "records.csv")
+    assert list(table.columns) == COLUMNS
+    averages = table[(table["task"] == "average") & (table["metric"] == "acc")]
+    points = [int(point * 512) for point in (25.5, 56.5, 139, 200)]
+    for method in ("last", "sma", "wma", "ema_0.1", "ema_0.2"):
+        assert set(points) <= set(averages.loc[averages["method"] == method, "tokens"]), method
+    assert averages["value"].between(0, 1).all()
+    assert table["config_hash"].nunique() == 1
+    # The merges are not all the same model.
+    bits = table[(table["task"] == "average") & (table["metric"] == "bits_per_byte") & (table["tokens"] == points[0])]
+    assert bits["value"].nunique() == 5
+
+
+def test_the_figure_is_drawn_from_the_records(figure_4, tmp_path):
+    result = call("analysis/figure_4.py", "--scale=smoke", f"--runs-dir={figure_4}", f"--out-dir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "smoke" / "figure_4.png").stat().st_size > 20_000
+    assert (tmp_path / "smoke" / "figure_4.pdf").exists()
+
+
+def test_the_merge_command_makes_a_model_that_scores_as_the_record_says(figure_4, tmp_path):
+    out, scores = tmp_path / "merged", tmp_path / "scores.json"
+    window = ["method=wma", "n=10", "interval=512", "end=102400"]
+    merged = call("-m", "pma.merge", f"run_dir={figure_4 / 'smoke' / 'moe_main-seed0'}", *window, f"output={out}")
+    assert merged.returncode == 0, merged.stderr
+    scored = call("-m", "pma.evaluate", f"model={out}", f"output={scores}", f"cache_dir={tmp_path / 'cache'}")
+    assert scored.returncode == 0, scored.stderr
+    mine = pd.DataFrame(json.loads(scores.read_text())["scores"]).set_index(["task", "metric"])["value"]
+    table = read_records(figure_4 / "smoke" / "figure_4" / "records.csv")
+    row = table[(table["method"] == "wma") & (table["tokens"] == 102400)].set_index(["task", "metric"])["value"]
+    for metric in ("acc", "bits_per_byte"):
+        assert mine["average", metric] == pytest.approx(row["average", metric], rel=1e-6)
+
+
+def test_user_errors_are_one_line_and_leave_nothing(figure_4, tmp_path):
+    run = figure_4 / "smoke" / "moe_main-seed0"
+    window = call(
+        "-m", "pma.merge", f"run_dir={run}", "method=sma", "n=3", "interval=7", "end=512", f"output={tmp_path / 'o'}"
+    )
+    assert window.returncode == 1 and window.stderr.startswith("error: ") and window.stderr.count("\n") == 1
+    assert "no snapshot at" in window.stderr and not (tmp_path / "o").exists()
+    key = call("-m", "pma.train", "scale=smoke", "schedule.peak=1")
+    assert key.returncode != 0 and "schedule.peak" in key.stderr
+    lost = load_file(next((run / "snapshots").glob("*102400")) / "model.safetensors")
+    assert lost  # the run itself is untouched
+
+
+def test_signal_to_noise_is_rise_over_scatter():
+    assert signal_to_noise([0.0, 9.0, 10.0, 11.0, 10.0, 10.0]) == pytest.approx(10 / 0.7071067811865476)
+    assert signal_to_noise([1.0, 2.0]) != signal_to_noise([1.0, 2.0])  # NaN: too few to tell
+    rows = [
+        {"task": "t", "metric": "m", "run": "r", "seed": 0, "tokens": i, "method": method, "value": value}
+        for i, value in enumerate([0.0, 9.0, 10.0, 11.0, 10.0, 10.0])
+        for method, value in (("last", value), ("sma", 99.0))
+    ]
+    assert signal_to_noise_table(pd.DataFrame(rows))["signal_to_noise"].item() == pytest.approx(14.142, rel=1e-3)
