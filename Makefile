@@ -12,7 +12,7 @@ FIGURES := 4 5
 help: ## this list
 	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=$(SEEDS), JOBS=$(JOBS); costs are for 2 CPU cores"
 	@grep -hE '^[a-z%-]+[a-z0-9%-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | expand -t 24
-	@echo "figures there are: $(FIGURES)"
+	@echo "reproduce-figure-N      one figure, N of $(FIGURES): train what is missing, score, draw (SCALE=cpu: at most 10 minutes)"
 
 setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2 GB)
 
@@ -31,7 +31,7 @@ test: setup ## lint and all tests, Figure 4 at SCALE=smoke end to end among them
 
 reproduce: $(FIGURES:%=reproduce-figure-%) ## the main job: every experiment there is (SCALE=cpu: about 10 minutes)
 
-reproduce-figure-%: setup ## one figure: train what is missing, score, draw (SCALE=cpu: at most 10 minutes)
+$(FIGURES:%=reproduce-figure-%): reproduce-figure-%: setup
 	@$(PY) -m pma.reproduce experiment=figure_$* scale=$(SCALE) 'seeds=[$(SEEDS)]' jobs=$(JOBS)
 	@$(MAKE) --no-print-directory -s analysis/out/$(SCALE)/figure_$*.png
 

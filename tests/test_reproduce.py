@@ -70,6 +70,13 @@ def test_the_merge_command_makes_a_model_that_scores_as_the_record_says(figure_4
     row = table[(table["method"] == "wma") & (table["tokens"] == 102400)].set_index(["task", "metric"])["value"]
     for metric in ("acc", "bits_per_byte"):
         assert mine["average", metric] == pytest.approx(row["average", metric], rel=1e-6)
+    tasks = next(path for path in (tmp_path / "cache").glob("*-tasks"))
+    model = ["--model", "hf", "--model_args", f"pretrained={out},dtype=float32", "--device", "cpu"]
+    which = ["--include_path", str(tasks), "--tasks", "pma_math", "--output_path", str(tmp_path / "lm_eval")]
+    alone = call("-m", "lm_eval", *model, *which)
+    assert alone.returncode == 0, alone.stderr
+    theirs = json.loads(next((tmp_path / "lm_eval").rglob("results_*.json")).read_text())["results"]["pma_math"]
+    assert theirs["bits_per_byte,none"] == pytest.approx(mine["math", "bits_per_byte"], rel=1e-4)
 
 
 def test_user_errors_are_one_line_and_leave_nothing(figure_4, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pma.config import hash_json, scientific
-from pma.files import MANIFEST, hash_files, read_manifest
+from pma.files import MANIFEST, read_manifest, sha256_file
 
 
 def run_folder(cfg: DictConfig) -> Path:
@@ -17,11 +17,10 @@ def run_folder(cfg: DictConfig) -> Path:
 
 def identity(cfg: DictConfig) -> str:
     """Hash of the scientific config, where a fork counts by what it starts from rather than by its path."""
-    content = {
-        key: hash_files(Path(folder)) for key in ("weights", "checkpoint") if (folder := cfg.init[key]) is not None
-    }
     part = scientific(cfg)
-    part["init"] = {"tokens": part["init"]["tokens"], **content}
+    for key in ("weights", "checkpoint"):
+        if (folder := cfg.init[key]) is not None:
+            part["init"][key] = [sha256_file(path) for path in sorted(Path(folder).glob("*.safetensors"))]
     return hash_json(part)
 
 

@@ -7,7 +7,6 @@ the SHA-256 of every other file. `AutoModelForCausalLM.from_pretrained(folder)` 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
 
+_MEND = "put the file back, or remove the run's whole folder and train it again: it gives the same bits"
 _NAME = re.compile(r"tokens-(\d+)")  # parsed as a number: tokens-10 must not match tokens-100
 
 
@@ -35,16 +35,6 @@ def snapshots(run_dir: Path) -> dict[int, Path]:
     return list_by_tokens(run_dir / "snapshots")
 
 
-def publish_model(
-    folder: Path, save: Callable[[Path], None], tokenizer: PreTrainedTokenizerBase, manifest: dict[str, Any]
-) -> None:
-    """Publish a model folder: `save` writes config and weights, then come the tokenizer and the manifest of hashes."""
-    with publish_folder(folder) as aside:
-        save(aside)
-        tokenizer.save_pretrained(aside)
-        write_json(aside / MANIFEST, {**manifest, "files": hash_files(aside)})
-
-
 def copy_weights(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:
     """The model's weights as they stand now, on the CPU, in the storage type (float32 or bfloat16)."""
     return {
@@ -59,8 +49,14 @@ def save_snapshot(
     tokenizer: PreTrainedTokenizerBase,
     manifest: dict[str, Any],
 ) -> None:
-    """Publish `weights` (of `copy_weights`) as a snapshot; the model itself only gives the config, and may train on."""
-    publish_model(folder, lambda aside: model.save_pretrained(aside, state_dict=weights), tokenizer, manifest)
+    """Publish `weights` (of `copy_weights`) as a snapshot, `manifest` and the hash of each file with it.
+
+    The model itself only gives the config, and may train on meanwhile.
+    """
+    with publish_folder(folder) as aside:
+        model.save_pretrained(aside, state_dict=weights)
+        tokenizer.save_pretrained(aside)
+        write_json(aside / MANIFEST, {**manifest, "files": hash_files(aside)})
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -73,10 +69,10 @@ def verify(folder: Path) -> dict[str, Any]:
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{path}: missing, but listed in the manifest; train the run again to get it back")
+            raise ValueError(f"{path}: missing, but listed in the manifest; {_MEND}")
         if sha256_file(path) != expected:
             raise ValueError(
                 f"{path}: truncated or changed ({path.stat().st_size} bytes, another hash than in its manifest); "
-                f"remove {folder} and train the run again to get it back"
+                f"{_MEND}"
             )
     return manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,29 +34,32 @@ class Tracker:
             kept = [line for line in _complete_lines(self._path) if json.loads(line)["tokens"] <= resume_tokens]
             write_text(self._path, "".join(line + "\n" for line in kept))
         self._file = open(self._path, "a", encoding="utf-8")
-        self._run = self._start(folder, tracking, run) if tracking.mode != "off" else None
+        self._run: Any = None
+        if tracking.mode != "off":
+            self._safely(lambda: self._start(folder, tracking, run))
 
-    def _start(self, folder: Path, tracking: Any, run: dict[str, Any]) -> Any:
+    def _safely(self, step: Callable[[], object]) -> None:
         # A tracker that breaks must not stop a training run: one warning, and the JSONL goes on.
         try:
-            import wandb
-
-            mode = tracking.mode if tracking.mode != "auto" else ("online" if _logged_in() else "offline")
-            started = wandb.init(
-                project=tracking.project,
-                entity=tracking.entity,
-                mode=mode,
-                dir=str(folder),
-                resume="allow",
-                settings=wandb.Settings(silent=True, console="off"),
-                **run,
-            )
-            started.define_metric("tokens")
-            started.define_metric("*", step_metric="tokens")
-            return started
+            step()
         except Exception as error:
-            print(f"W&B is off for this run ({type(error).__name__}: {error}); metrics.jsonl goes on", file=sys.stderr)
-            return None
+            print(f"W&B stopped ({type(error).__name__}: {error}); metrics.jsonl goes on", file=sys.stderr)
+            self._run = None
+
+    def _start(self, folder: Path, tracking: Any, run: dict[str, Any]) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            project=tracking.project,
+            entity=tracking.entity,
+            mode=tracking.mode if tracking.mode != "auto" else ("online" if _logged_in() else "offline"),
+            dir=str(folder),
+            resume="allow",
+            settings=wandb.Settings(silent=True, console="off"),
+            **run,
+        )
+        self._run.define_metric("tokens")
+        self._run.define_metric("*", step_metric="tokens")
 
     def log(self, tokens: int, **metrics: float) -> None:
         """Write one row of metrics after `tokens` tokens."""
@@ -63,18 +67,7 @@ class Tracker:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._run is not None:
-            try:
-                self._run.log(row)
-            except Exception as error:
-                print(f"W&B stopped ({type(error).__name__}: {error}); metrics.jsonl goes on", file=sys.stderr)
-                self._run = None
-
-    def log_images(self, paths: dict[str, Path]) -> None:
-        """Send pictures to W&B, by name."""
-        if self._run is not None:
-            import wandb
-
-            self._run.log({name: wandb.Image(str(path)) for name, path in paths.items()})
+            self._safely(lambda: self._run.log(row))
 
     def __enter__(self) -> Tracker:
         return self
@@ -84,7 +77,7 @@ class Tracker:
     ) -> None:
         self._file.close()
         if self._run is not None:
-            self._run.finish(exit_code=0 if kind is None else 1)
+            self._safely(lambda: self._run.finish(exit_code=0 if kind is None else 1))
 
 
 def _complete_lines(path: Path) -> list[str]:
