@@ -7,6 +7,7 @@ PY := .venv/bin/python
 FIGURES := 4 5
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
 .PHONY: help setup test reproduce bench lock $(FIGURES:%=reproduce-figure-%)
 
 help: ## this list
@@ -24,7 +25,7 @@ setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-test: setup ## lint and all tests, Figure 4 at SCALE=smoke end to end among them (about 4 minutes)
+test: setup ## lint and all tests, Figure 4 at SCALE=smoke end to end among them (about 2 minutes after setup)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(PY) -m pytest -q

@@ -55,6 +55,8 @@ class _UserErrors:
         except _ERRORS as error:
             text = str(error).partition("\n    full_key")[0]  # OmegaConf adds its own names to the message
             message = f"error: {' '.join(text.split())}"
+            if "No space left" in message:
+                message += "; make room and run the same command again: what was published is kept"
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise CompactHydraException(message) from None  # Hydra goes on with the sweep, then reports it
             raise SystemExit(message) from None
