@@ -149,7 +149,8 @@ def grouped_bars(ax: Axes, means: pd.DataFrame, settings: list[str], number: str
         low, high = min(low, (value - error.fillna(0)).min()), max(high, (value + error.fillna(0)).max())
     room = 0.36 * (high - low)
     ax.set_ylim(low - (1.2 if low < 0 else 0.5) * room, high + room)
-    ax.set_xticks(range(len(points)), [f"{tokens_label(tokens)} tokens" for tokens in points])
+    ax.set_xticks(range(len(points)), [tokens_label(tokens) for tokens in points])
+    ax.set_xlabel("training tokens", fontsize=8.5)
     ax.spines[["top", "right"]].set_visible(False)
 
 
