@@ -1,19 +1,23 @@
 # `make help` lists every target with its cost. Variables: SCALE (smoke, cpu, gpu, paper), SEEDS (0,1,...), JOBS.
 SCALE ?= cpu
-SEEDS ?= 0
+SEEDS ?=
 JOBS ?= 2
 PYTHON ?= python3
 PY := .venv/bin/python
-FIGURES := 4 5
+FIGURES := 1 2 3 4 5 6 7 8 9
+STUDIES := interval-by-size equation-15 learning-rate
+SINGLE := $(FIGURES:%=reproduce-figure-%) reproduce-table-1 $(STUDIES:%=reproduce-%)
+REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup test reproduce bench lock $(FIGURES:%=reproduce-figure-%)
+.PHONY: help setup test reproduce figures claims verify publish bench lock $(SINGLE)
 
 help: ## this list
-	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=$(SEEDS), JOBS=$(JOBS); costs are for 2 CPU cores"
+	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=0,1,..., JOBS=$(JOBS); costs are for 2 CPU cores"
 	@grep -hE '^[a-z%-]+[a-z0-9%-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | expand -t 24
 	@echo "reproduce-figure-N      one figure, N of $(FIGURES): train what is missing, score, draw (SCALE=cpu: at most 10 minutes)"
+	@echo "reproduce-table-1       the same for Table 1; also $(STUDIES:%=reproduce-%)"
 
 setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2 GB)
 
@@ -25,19 +29,32 @@ setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-test: setup ## lint and all tests, Figure 4 at SCALE=smoke end to end among them (about 2 minutes after setup)
+test: setup ## lint and all tests, every experiment at SCALE=smoke end to end among them (about 6 minutes after setup)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(PY) -m pytest -q
 
-reproduce: $(FIGURES:%=reproduce-figure-%) ## the main job: every experiment there is (SCALE=cpu: about 10 minutes)
+reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 35 minutes)
+	@$(REPRODUCE) experiment=all
+	@$(PY) analysis/draw.py --scale $(SCALE)
+	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 
-$(FIGURES:%=reproduce-figure-%): reproduce-figure-%: setup
-	@$(PY) -m pma.reproduce experiment=figure_$* scale=$(SCALE) 'seeds=[$(SEEDS)]' jobs=$(JOBS)
-	@$(MAKE) --no-print-directory -s analysis/out/$(SCALE)/figure_$*.png
+$(SINGLE): reproduce-%: setup
+	@$(REPRODUCE) experiment=$(subst -,_,$*)
+	@$(PY) analysis/draw.py --scale $(SCALE) $(subst -,_,$*)
 
-analysis/out/$(SCALE)/figure_%.png: runs/$(SCALE)/figure_%/records.csv analysis/figure_%.py analysis/style.py
-	@$(PY) analysis/figure_$*.py --scale $(SCALE)
+figures: setup ## draw everything from the published records (under a minute, nothing is trained)
+	@$(PY) analysis/draw.py --scale $(SCALE) --published
+
+claims: setup ## judge the claims from your own records
+	@$(PY) analysis/claims.py --scale $(SCALE) --compare
+
+verify: setup ## recompute every number of the README and the claims from the published records; fails on drift
+	@$(PY) analysis/verify.py
+
+publish: setup ## copy your own records of SCALE to runs/SCALE/published, and their numbers into the README
+	@$(PY) analysis/publish.py --scale $(SCALE)
+	@$(PY) analysis/claims.py --readme
 
 bench: setup ## our training loop against transformers' Trainer, our scoring against lm-eval's command (about 8 minutes)
 	$(PY) benchmarks/train.py

@@ -39,13 +39,13 @@ def make_corpus(folder: Path, items: int, domains: int) -> None:
     def text(low: int, high: int) -> str:
         return " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))
 
-    for axis in AXES:
+    for axis in AXES["proxy"]:
         lines = []
         for _ in range(items):
             choices = [" " + text(2, 8) for _ in range(rng.choice((2, 4, 4, 4)))]
             answer = rng.randrange(len(choices))
             lines.append({"context": text(20, 50), "choices": choices, "answer": answer, "source": "synthetic"})
-        write_lines(folder / "items" / f"{axis}.jsonl", lines)
+        write_lines(folder / "items" / "proxy" / f"{axis}.jsonl", lines)
     for domain in range(domains):
         write_lines(folder / "heldout" / f"domain{domain}.jsonl", [{"text": text(100, 500)} for _ in range(27)])
 
@@ -102,7 +102,7 @@ def timed(command: list[str], threads: int) -> float:
 def command_line_average(folder: Path) -> float:
     """Average bits per byte of the axes in what lm-eval's command line wrote."""
     results = json.loads(next(folder.rglob("results_*.json")).read_text())["results"]
-    return results["pma_proxy::pma_axes"]["bits_per_byte,none"]
+    return results["pma_proxy::pma_proxy_axes"]["bits_per_byte,none"]
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
@@ -111,7 +111,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     if args.corpus is None:
         make_corpus(corpus, args.items, args.domains)
     models = make_models(folder / "models", corpus, args.models)
-    write_tasks(corpus, folder / "tasks")
+    write_tasks("proxy", corpus, folder / "tasks")
     ours, theirs = [], []
     print(f"{'round':>5}  {'command line, s':>15}  {f'{args.models} in one process, s':>24}  {'s a model':>9}")
     for number in range(args.calls):

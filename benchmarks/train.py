@@ -75,7 +75,7 @@ def trainer(cfg: DictConfig) -> float:
             return steps * batch
 
         def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-            ids = torch.from_numpy(tokens.batch(index // batch)[index % batch, :-1])
+            ids = torch.from_numpy(tokens.batch(index // batch)[0][index % batch])
             return {"input_ids": ids, "labels": ids}
 
     class Clock(TrainerCallback):

@@ -10,11 +10,11 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from pma.config import CONF_DIR, config_hash, register, validate
-from pma.reproduce import recipes
+from pma.reproduce import expand, recipes, required
 
 SCALES = [path.stem for path in sorted((CONF_DIR / "scale").glob("*.yaml"))]
 RUNS = [path.stem for path in sorted((CONF_DIR / "run").glob("*.yaml"))]
-EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
+EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml")) if path.stem != "all"]
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +37,37 @@ def test_every_run_composes_and_is_possible_at_every_scale(scale, run):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_finds_its_snapshots(scale, experiment):
     job = compose("reproduce", [f"experiment={experiment}", f"scale={scale}"])
-    for run in job.experiment.runs:
-        cfg = compose("config", [f"scale={scale}", f"run={run}"])
-        snapshots = set(range(0, cfg.train.total_tokens + 1, cfg.train.snapshot_interval)) - {0}
-        for recipe in recipes(job.experiment, cfg.scale.merge_interval):
-            assert {recipe.end - i * recipe.interval for i in range(recipe.n)} <= snapshots
+    for each in expand(job):
+        configs = required(job, [each])
+        for part in each.parts:
+            for run in part.runs:
+                have = positions(configs, configs[run, 0])
+                for recipe in recipes(part, job.scale.merge_interval):
+                    assert {recipe.end - i * recipe.interval for i in range(recipe.n)} <= have, run
+        for cfg in configs.values():
+            if (parent := cfg.init.parent).run is not None:
+                of = configs[parent.run, parent.seed]
+                wanted = {parent.tokens - i * (parent.interval or 0) for i in range(parent.n)}
+                assert wanted <= ({*of.train.fork_points} if parent.optimizer else positions(configs, of)), cfg.run_id
+
+
+def positions(configs, cfg) -> set[int]:
+    """Tokens of the snapshots of a trajectory, as far as the plan trains it."""
+    parent, step = cfg.init.parent, cfg.train.snapshot_interval
+    start = cfg.init.tokens or 0
+    before: set[int] = {start} if parent.run else set()
+    if parent.run is not None and parent.optimizer:
+        start = parent.tokens
+        before = {t for t in positions(configs, configs[parent.run, parent.seed]) if t < start} | {start}
+    return before | {t for t in range(0, cfg.stop + 1, step) if t > start} | ({cfg.stop} & {cfg.train.total_tokens})
+
+
+def test_a_run_is_planned_only_as_far_as_it_is_needed():
+    job = compose("reproduce", ["experiment=figure_6"])
+    configs = required(job, expand(job))
+    assert configs["moe_main", 0].stop == 125 * job.scale.merge_interval
+    assert list(configs)[0] == ("moe_main", 0)  # what others start from comes first
+    assert configs["continued_pma", 0].init.parent.n == 10
 
 
 def test_v_follows_the_stated_rule_at_every_scale():
@@ -67,6 +93,8 @@ def test_unknown_keys_are_refused():
         ("model.kv_heads=3", "model.kv_heads=3"),
         ("model.experts_per_token=99", "model.experts_per_token=99"),
         ("model.vocab_size=7", "model.vocab_size=7"),
+        ("stop=999", "stop=999"),
+        ("init.parent={run: moe_main, tokens: 0, n: 2, interval: 512, optimizer: true}", "init.parent.optimizer"),
         ("train.clip_norm=0", "train.clip_norm=0"),
         ("tracking.mode=loud", "tracking.mode=loud"),
     ],
@@ -79,7 +107,8 @@ def test_impossible_values_are_named_with_the_mend(override, key):
 
 def test_identity_is_the_science_alone():
     base = config_hash(compose("config", []))
-    same = ["threads=1", "tracking=off", "runs_dir=elsewhere", "run_id=x", "train.checkpoint_interval=40960"]
+    same = ["threads=1", "tracking=off", "runs_dir=elsewhere", "run_id=x", "stop=65536"]
+    same += ["train.checkpoint_interval=65536", "train.fork_points=[]"]
     for override in same:
         assert config_hash(compose("config", [override])) == base, override
     for override in ("seed=1", "schedule.peak_lr=1e-4", "scale.micro_batches=4", "train.beta2=0.99"):

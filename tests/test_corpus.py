@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import zipfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transformers import AutoTokenizer
 from pma.config import CONF_DIR, DataConfig
 from pma.corpus import TokenDataset, prepare
 from pma.corpus.generated import Question
-from pma.corpus.items import CHOICES, wrong_answers
+from pma.corpus.items import CHOICES, corruptions, wrong_answers
 from pma.corpus.overlap import Overlap
 from pma.corpus.sources import EXTRACTORS, members
 from pma.corpus.text import clean, pieces
@@ -73,6 +74,16 @@ def _fill(data_dir: Path) -> None:
         for n in range(20)
     }
     _write_zip(downloads / "words.zip", {"dictionary/words_A.json": json.dumps(words)})
+    talk = {
+        f"conversation{n}": {
+            "messages": [
+                [{"sender": f"person{turn % 2}", "text": f"The {NOUNS[(n + turn) % 12]} of day {turn} is number {n}."}]
+                for turn in range(9)
+            ]
+        }
+        for n in range(30)
+    }
+    _write_zip(downloads / "talk.zip", {"chitchat/dataset.json": json.dumps(talk)})
     _write_zip(downloads / "bench.zip", {"bench/test.jsonl": json.dumps({"question": BENCHMARK_TEXT, "id": 3})})
 
 
@@ -88,11 +99,21 @@ def _config(data_dir: Path, **changes: object) -> DataConfig:
         "heldout_fraction": 0.2,
         "heldout_bytes": 2000,
         "axis_items": 10,
-        "sources": [source("code", "code", "python"), source("words", "dictionary", "gcide")],
+        "sources": [
+            source("code", "code", "python"),
+            source("words", "dictionary", "gcide"),
+            source("talk", "dialogue", "chitchat"),
+        ],
         "generated": [
             {"domain": "math", "max_bytes": 5000, "items": 8, "tasks": {"chain_sum": {"options": {"max_terms": 2}}}}
         ],
         "benchmarks": [source("bench", "bench", "jsonl", "*.jsonl")],
+        "continued": {"dictionary": 3000},
+        "instruct": {
+            "bytes": {"math": 1500, "dialogue": 1500, "dictionary": 1500},
+            "items": 4,
+            "unseen": {"spell_backward": {"options": {"max_word_len": 6}}},
+        },
     }
     return OmegaConf.merge(OmegaConf.structured(DataConfig), values, changes)
 
@@ -106,9 +127,9 @@ def _jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _documents(corpus: Path) -> list[str]:
+def _documents(corpus: Path, part: str = "train") -> list[str]:
     tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
-    tokens = np.fromfile(corpus / "train.bin", dtype="<u2").tolist()
+    tokens = np.fromfile(corpus / f"{part}.bin", dtype="<u2").tolist()
     assert tokens[-1] == tokenizer.eos_token_id
     return tokenizer.decode(tokens).split("<|endoftext|>")[:-1]
 
@@ -118,29 +139,74 @@ def test_train_bin_holds_the_documents_the_manifest_counts(corpus: Path) -> None
     documents = _documents(corpus)
     assert len(documents) == sum(domain["train"]["documents"] for domain in manifest["domains"].values())
     assert sum(len(d.encode()) for d in documents) == sum(d["train"]["bytes"] for d in manifest["domains"].values())
-    assert manifest["train_tokens"] == (corpus / "train.bin").stat().st_size // 2
-    assert "mountain11 (noun): A mountain of the kind 11, seen by travellers." in documents
+    assert manifest["parts"]["train"]["tokens"] == (corpus / "train.bin").stat().st_size // 2
+    assert all(re.fullmatch(r"(\w+?)\d+ \(noun\): A \1 of .*\.", d) for d in documents if " (noun): " in d)
     assert manifest["duplicates_removed"]["code"] == 1  # the twin
+
+
+def test_continued_training_sees_documents_that_the_base_run_does_not(corpus: Path) -> None:
+    documents, continued = _documents(corpus), _documents(corpus, "continued")
+    assert continued and all(" (noun): A " in document for document in continued)
+    assert not set(documents) & set(continued)
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    size = sum(len(document.encode()) for document in continued)
+    assert manifest["domains"]["dictionary"]["continued"]["bytes"] == size
+    assert 3000 <= size < 3100
+
+
+def test_instructions_are_new_and_only_their_completions_are_learnt(corpus: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
+    tokens = np.fromfile(corpus / "instruct.bin", dtype="<u2")
+    learnt = np.fromfile(corpus / "instruct.mask.bin", dtype=np.uint8)
+    assert len(tokens) == len(learnt) and set(learnt) == {0, 1}
+    starts = np.flatnonzero(np.diff(learnt.astype(int), prepend=1) == -1)  # from learnt to not learnt
+    given = [tokenizer.decode(part[mask == 0]) for part, mask in _at(starts, tokens, learnt)]
+    learned = [tokenizer.decode(part[mask == 1]) for part, mask in _at(starts, tokens, learnt)]
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    assert len(given) == manifest["instruct"]["pairs"] and int(learnt.sum()) == manifest["instruct"]["learnt"]
+    assert all(re.fullmatch(r"Instruction: (.|\n)+\nResponse:", prompt) for prompt in given)
+    assert all(re.fullmatch(r" [^\n]+<\|endoftext\|>", completion) for completion in learned)
+
+    completion = dict(zip(given, learned, strict=True))
+    words = {m[1] for prompt in given if (m := re.search(r"What does (\w+) \(noun\) mean", prompt))}
+    bases = {d.split(" (")[0] for part in ("train", "continued") for d in _documents(corpus, part)}
+    assert words and not words & bases
+    assert all(" A " in completion[p] for p in given if "What does" in p)
+    assert any(re.search(r"Reply\.\nA: The \w+ of day 0 .*\nB: .* day 1 ", prompt) for prompt in given)
+    items = [
+        row["context"] for axis in ("math", "knowledge") for row in _jsonl(corpus / f"items/instruct/{axis}.jsonl")
+    ]
+    assert items and not set(items) & set(given)
+
+
+def _at(starts: np.ndarray, *arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    return list(zip(*(np.split(array, starts)[1:] for array in arrays), strict=True))
 
 
 def test_heldout_and_items_are_disjoint_from_training(corpus: Path) -> None:
     documents = _documents(corpus)
     train_words = {d.split(" (")[0] for d in documents if " (noun): " in d}
-    assert train_words.isdisjoint(row["context"].split(" (")[0] for row in _jsonl(corpus / "items/knowledge.jsonl"))
+    assert train_words.isdisjoint(
+        row["context"].split(" (")[0] for row in _jsonl(corpus / "items/proxy/knowledge.jsonl")
+    )
     for domain in ("code", "dictionary", "math"):
         texts = [row["text"] for row in _jsonl(corpus / "heldout" / f"{domain}.jsonl")]
         assert texts and sum(len(t.encode()) for t in texts) <= 2000
         assert not set(texts) & set(documents)
     questions = {line for d in documents for line in d.split("\n") if line.startswith("Q: ")}
     assert questions and not any(
-        row["context"].split("\n")[0] in questions for row in _jsonl(corpus / "items/math.jsonl")
+        row["context"].split("\n")[0] in questions for row in _jsonl(corpus / "items/proxy/math.jsonl")
     )
 
 
-@pytest.mark.parametrize("axis", ["code", "knowledge", "math"])
-def test_items_have_distinct_choices_and_spread_answers(corpus: Path, axis: str) -> None:
+@pytest.mark.parametrize(
+    ("axis", "count"),
+    [("proxy/code", 10), ("proxy/knowledge", 10), ("proxy/math", 8)]
+    + [(f"instruct/{axis}", 4) for axis in ("math", "knowledge", "dialogue", "ood")],
+)
+def test_items_have_distinct_choices_and_spread_answers(corpus: Path, axis: str, count: int) -> None:
     rows = _jsonl(corpus / "items" / f"{axis}.jsonl")
-    assert len(rows) == (8 if axis == "math" else 10)
+    assert len(rows) == count
     for row in rows:
         assert len(set(row["choices"])) == len(row["choices"]) == CHOICES
         assert 0 <= row["answer"] < CHOICES
@@ -168,7 +234,7 @@ def test_same_config_same_bytes_and_no_second_build(corpus: Path, data_dir: Path
 
 
 def test_failed_build_leaves_nothing(data_dir: Path) -> None:
-    config = _config(data_dir, name="failing", generated=[{"domain": "math", "max_bytes": 10, "items": 500,
+    config = _config(data_dir, name="failing", instruct={}, generated=[{"domain": "math", "max_bytes": 10, "items": 500,
                      "tasks": {"products": {"options": {"max_digits": 1}}}}])  # fmt: skip
     with pytest.raises(ValueError, match="too few distinct questions"):
         prepare(config, data_dir)
@@ -193,7 +259,15 @@ def test_no_network_is_one_clear_message(data_dir: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"vocab_size": 100}, "vocab_size=100"), ({"heldout_fraction": 0.0}, "heldout_fraction=0.0")],
+    [
+        ({"vocab_size": 100}, "vocab_size=100"),
+        ({"heldout_fraction": 0.0}, "heldout_fraction=0.0"),
+        (
+            {"instruct": {"bytes": {"code": 5}}},
+            r"data\.instruct\.bytes\.code: give a domain of data\.generated, or dict",
+        ),
+        ({"continued": {"dictionary": 10**6}}, r"data\.continued\.dictionary: the corpus has \d+ bytes less than that"),
+    ],
 )
 def test_impossible_configs_are_refused(data_dir: Path, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -212,7 +286,7 @@ def test_hub_streams_a_local_folder(tmp_path: Path) -> None:
     )
     corpus = prepare(config, tmp_path)
     manifest = json.loads((corpus / "manifest.json").read_text())
-    assert manifest["axes_without_items"] == ["code", "knowledge", "reasoning", "math"]
+    assert len(manifest["axes_without_items"]) == 9
     assert 4000 < manifest["domains"]["web"]["train"]["bytes"] <= 5200
     config.hub.text_field = "body"
     with pytest.raises(ValueError, match=r"data\.hub\.text_field=body: .* has the fields text"):
@@ -229,47 +303,64 @@ def test_batches_are_a_pure_function_of_seed_and_step(
     folder = tmp_path_factory.getbasetemp() / "tokens"
     if not folder.exists():
         folder.mkdir()
-        np.arange(203, dtype="<u2").tofile(folder / "train.bin")
+        for part in ("train", "instruct"):
+            np.arange(203, dtype="<u2").tofile(folder / f"{part}.bin")
+        (np.arange(203) % 3 == 0).astype(np.uint8).tofile(folder / "instruct.mask.bin")
         (folder / "manifest.json").write_text('{"dtype": "uint16"}')
     data = TokenDataset(folder, seed, length, batch)
     data.batch(step + 7)  # what was asked before must not matter
-    rows = data.batch(step)
-    assert rows.dtype == np.int64 and rows.shape == (batch, length + 1)
-    assert np.array_equal(rows, TokenDataset(folder, seed, length, batch).batch(step))
-    assert np.array_equal(rows - rows[:, :1], np.tile(np.arange(length + 1), (batch, 1)))
-    assert not (rows[:, 0] % length).any()
-    epoch = [data.batch(s)[:, 0] for s in range(data.epoch_steps)]
+    inputs, targets = data.batch(step)
+    assert inputs.dtype == targets.dtype == np.int64 and inputs.shape == targets.shape == (batch, length)
+    assert np.array_equal(inputs, TokenDataset(folder, seed, length, batch).batch(step)[0])
+    assert np.array_equal(inputs - inputs[:, :1], np.tile(np.arange(length), (batch, 1)))
+    assert np.array_equal(targets, inputs + 1)  # the tokens of the file are 0, 1, 2, ...
+    assert not (inputs[:, 0] % length).any()
+    masked = TokenDataset(folder, seed, length, batch, "instruct").batch(step)
+    assert np.array_equal(masked[0], inputs)
+    assert np.array_equal(masked[1], np.where(targets % 3 == 0, targets, -100))
+    epoch = [data.batch(s)[0][:, 0] for s in range(data.epoch_steps)]
     starts = np.concatenate(epoch)
     assert len(np.unique(starts)) == len(starts)  # no window twice an epoch
     with pytest.raises(ValueError, match="less than one batch"):
         TokenDataset(folder, seed, 64, 8)
+    with pytest.raises(ValueError, match="has no part continued; set data.continued"):
+        TokenDataset(folder, seed, length, batch, "continued")
 
 
 @given(st.integers(-5000, 5000), st.integers(0, 9))
 def test_wrong_numbers_are_near_and_wrong(value: int, seed: int) -> None:
-    wrong = wrong_answers(Question("sum", "?", str(value)), [], random.Random(seed))
+    wrong = wrong_answers(Question("sum", "?", str(value)), [str(value), "17"], random.Random(seed))
     assert len(set(wrong)) == CHOICES - 1 and str(value) not in wrong
-    assert all((int(w) >= 0) == (value >= 0) for w in wrong)
+    if value:
+        assert str(-value) in wrong and any(abs(int(w) - value) <= 10 for w in wrong)
 
 
 @pytest.mark.parametrize(
     ("question", "answer", "expected"),
     [
         ("?", "Yes", {"No"}),
-        ("Ann likes tea. Bo likes milk. Cy hums. Di naps. \nWho hums?", "Cy", {"Ann", "Bo", "Di"}),
+        ("Ann likes tea. Bo likes milk. Cy hums. \nWho hums?", "Cy", {"Ann", "Bo", "father"}),
         ("?", "father", {"mother", "son", "wife"}),
     ],
 )
 def test_wrong_answers_have_the_form_of_the_answer(question: str, answer: str, expected: set[str]) -> None:
-    others = ["father", "mother", "son", "wife"]
+    others = ["father", "mother", "son", "wife"] if answer == "father" else ["father"]
     assert set(wrong_answers(Question("task", question, answer), others, random.Random(0))) == expected
 
 
-def test_wrong_orders_hold_the_same_elements() -> None:
+@given(st.text("ab ;.", min_size=1, max_size=20), st.integers(0, 9))
+def test_corruptions_are_other_orders_of_the_same_characters(text: str, seed: int) -> None:
+    found = corruptions(text, random.Random(seed))
+    assert len(set(found)) == len(found) <= 2 and text not in found
+    assert all(sorted(other) == sorted(text) for other in found)
+
+
+def test_wrong_lists_are_other_orders_and_one_with_an_element_twice() -> None:
     for seed in range(20):
         wrong = wrong_answers(Question("sort", "?", "3, 3, 1, 2"), [], random.Random(seed))
         assert len(set(wrong)) == 3 and "3, 3, 1, 2" not in wrong
-        assert all(sorted(w.split(", ")) == ["1", "2", "3", "3"] for w in wrong)
+        same = [sorted(w.split(", ")) == ["1", "2", "3", "3"] for w in wrong]
+        assert same == [True, True, False]
 
 
 def test_overlap_finds_a_13_gram_whatever_its_case_and_punctuation() -> None:

@@ -47,8 +47,9 @@ def _item(rng: random.Random, number: int) -> dict:
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     rng = random.Random(0)
-    for axis in AXES:
-        _write_lines(folder / "items" / f"{axis}.jsonl", [_item(rng, number) for number in range(8)])
+    for name, axes in AXES.items():
+        for axis in axes:
+            _write_lines(folder / "items" / name / f"{axis}.jsonl", [_item(rng, number) for number in range(8)])
     for domain in ("drama", "prose"):
         _write_lines(folder / "heldout" / f"{domain}.jsonl", [{"text": _text(rng, n)} for n in TEXT_LENGTHS])
     return folder
@@ -83,36 +84,37 @@ def _by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
     return {(score.task, score.metric): score for score in scores}
 
 
-@pytest.mark.parametrize("kind", ["dense", "moe"])
-def test_scores_are_those_of_lm_eval(kind, suite, corpus, tokenizer, tmp_path):
+@pytest.mark.parametrize(("kind", "name"), [("dense", "proxy"), ("moe", "proxy"), ("moe", "instruct")])
+def test_scores_are_those_of_lm_eval(kind, name, corpus, tokenizer, tmp_path):
     model = _model(kind)
-    ours = _by_name(Scorer(suite, model, tokenizer, tmp_path / "cache").score("w"))
-    write_tasks(corpus, tmp_path / "tasks")
+    ours = _by_name(Scorer(load_suite(name, corpus), model, tokenizer, tmp_path / "cache").score("w"))
+    write_tasks(name, corpus, tmp_path / "tasks")
     results = lm_eval.simple_evaluate(
         HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3),
-        tasks=["pma_proxy"],
+        tasks=[f"pma_{name}"],
         task_manager=TaskManager(include_path=tmp_path / "tasks", include_defaults=False),
     )["results"]
-    names = {"average": "pma_proxy::pma_axes", "heldout": "pma_proxy::pma_heldout"}
-    assert {name for name, _ in ours} == {*AXES, "heldout_drama", "heldout_prose", "average", "heldout"}
+    names = {part: f"pma_{name}::pma_{name}_{kind}" for part, kind in (("average", "axes"), ("heldout", "heldout"))}
+    heldout = {"heldout_drama", "heldout_prose", "heldout"} if name == "proxy" else set()
+    assert {task for task, _ in ours} == {*AXES[name], "average", *heldout}
     for (task, metric), score in ours.items():
-        theirs = results[names.get(task, f"pma_{task}")]
+        theirs = results[names.get(task, f"pma_{name}_{task}")]
         assert score.value == pytest.approx(theirs[f"{metric},none"], rel=1e-5)
         assert score.n == theirs["sample_len"]
         if theirs[f"{metric}_stderr,none"] != "N/A":
             assert score.stderr == pytest.approx(theirs[f"{metric}_stderr,none"], rel=1e-4)
 
 
-def test_accuracy_is_by_likelihood_per_byte_and_bits_are_of_the_right_choice():
+def test_accuracy_is_by_likelihood_and_bits_are_of_the_right_choice():
     item = {"choices": ["é", "four"], "answer": 1}  # 2 and 4 bytes
-    metrics = process_results(item, [(-3.0, False), (-4.0, False)])
+    assert process_results(item, [(-3.0, True), (-4.0, False)])["acc"] == 0.0
+    metrics = process_results(item, [(-5.0, False), (-4.0, False)])
     assert metrics == {"acc": 1.0, "bits_per_byte": pytest.approx(1 / math.log(2))}
-    assert process_results(item, [(-1.0, True), (-4.0, False)])["acc"] == 0.0
 
 
 def test_averages_are_unweighted_means_of_independent_tasks(suite, tokenizer, tmp_path):
     scores = _by_name(Scorer(suite, _model(), tokenizer, tmp_path).score("w"))
-    for average, parts in (("average", AXES), ("heldout", ("heldout_drama", "heldout_prose"))):
+    for average, parts in (("average", AXES["proxy"]), ("heldout", ("heldout_drama", "heldout_prose"))):
         of = [scores[part, "bits_per_byte"] for part in parts]
         assert scores[average, "bits_per_byte"].value == pytest.approx(statistics.fmean(s.value for s in of))
         stderr = math.sqrt(sum(s.stderr**2 for s in of)) / len(of)
@@ -156,7 +158,7 @@ def test_the_version_follows_what_decides_a_score(suite, corpus, tmp_path, monke
     monkeypatch.setattr(suites, "SCORING_VERSION", 0)
     assert version() != suite.version
     monkeypatch.undo()
-    items = corpus / "items" / "math.jsonl"
+    items = corpus / "items" / "proxy" / "math.jsonl"
     before = items.read_text()
     try:
         items.write_text(before.replace('"answer": 0', '"answer": 1'))
@@ -175,16 +177,16 @@ def test_weights_with_nan_are_refused(suite, tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("line", "name"),
     [
-        ({"context": "one", "choices": ["two"], "answer": 0}, "items/code.jsonl"),
-        ({"context": "one", "choices": ["two", ""], "answer": 0}, "items/code.jsonl"),
-        ({"context": "one", "choices": ["two", "six"], "answer": 2}, "items/code.jsonl"),
+        ({"context": "one", "choices": ["two"], "answer": 0}, "items/proxy/code.jsonl"),
+        ({"context": "one", "choices": ["two", ""], "answer": 0}, "items/proxy/code.jsonl"),
+        ({"context": "one", "choices": ["two", "six"], "answer": 2}, "items/proxy/code.jsonl"),
         ({"words": "one"}, "heldout/drama.jsonl"),
     ],
 )
 def test_what_cannot_be_scored_is_named(line, name, corpus, tmp_path):
     for source in corpus.rglob("*.jsonl"):
         target = tmp_path / source.relative_to(corpus)
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(source.read_text())
     with open(tmp_path / name, "a") as file:
         file.write(json.dumps(line) + "\n")
@@ -193,9 +195,9 @@ def test_what_cannot_be_scored_is_named(line, name, corpus, tmp_path):
 
 
 def test_a_folder_without_items_and_an_unknown_suite_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no corpus with evaluation items"):
+    with pytest.raises(ValueError, match="no corpus with items of suite proxy"):
         load_suite("proxy", tmp_path)
-    with pytest.raises(ValueError, match="choose one of proxy, paper"):
+    with pytest.raises(ValueError, match="choose one of proxy, instruct, paper"):
         load_suite("glue", tmp_path)
     with pytest.raises(ValueError, match="limit=0"):
         load_suite("proxy", tmp_path, limit=0)
@@ -264,7 +266,7 @@ def toy_paper(corpus, tmp_path, monkeypatch) -> TaskManager:
     folder = tmp_path / "toy"
     folder.mkdir()
     for name, text in TOY.items():
-        data = json.dumps(str(corpus / "items" / "math.jsonl"))
+        data = json.dumps(str(corpus / "items" / "proxy" / "math.jsonl"))
         head = f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {data}}}\ntest_split: train\n"
         (folder / f"{name}.yaml").write_text(head + text)
     (folder / "toy_group.yaml").write_text(TOY_GROUP)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from pma.config import CONF_DIR, ModelConfig
 from pma.model import build, flops_per_token, load_pretrained, loss, parameter_counts
+from pma.parallel import MicroBatches
 
 FILES = sorted((CONF_DIR / "model").glob("*/*.yaml"))
 LADDERS = [
@@ -38,6 +39,10 @@ def make(name: str, seed: int = 0) -> torch.nn.Module:
 
 def some_tokens(batch: int = 4, length: int = 32) -> torch.Tensor:
     return torch.randint(512, (batch, length + 1), generator=torch.Generator().manual_seed(0))
+
+
+def next_token_loss(model: torch.nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return loss(model, tokens[:, :-1], tokens[:, 1:])
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -102,7 +107,7 @@ def test_same_seed_same_model(name):
 @both
 def test_loss_and_gradients_equal_those_of_transformers(name):
     model, tokens = make(name), some_tokens(41, 64)  # 2624 rows: more than one chunk of logits, the last one shorter
-    cross_entropy, total = loss(model, tokens)
+    cross_entropy, total = next_token_loss(model, tokens)
     assert cross_entropy.item() == pytest.approx(math.log(512), rel=0.01)
     total.backward()
     ours = gradients(model)
@@ -119,11 +124,37 @@ def test_loss_and_gradients_equal_those_of_transformers(name):
 
 
 @both
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_targets_not_learnt_count_nothing_in_loss_and_gradients(name, micro_batches):
+    model, tokens = make(name), some_tokens()
+    model.config.router_aux_loss_coef = 0.0
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    targets[0, :20] = targets[1] = targets[3, 5] = -100  # micro-batches differ in how many targets they learn
+    reported = MicroBatches(model, loss, micro_batches, threads=1).backward(inputs, targets)
+    ours = gradients(model)
+
+    model.zero_grad()
+    expected = F.cross_entropy(model(input_ids=inputs).logits.flatten(0, 1), targets.flatten())
+    expected.backward()
+    torch.testing.assert_close(reported, expected.detach())
+    for key, grad in gradients(model).items():
+        torch.testing.assert_close(ours[key], grad, rtol=1e-4, atol=1e-7, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_a_micro_batch_without_anything_to_learn_leaves_the_rest_as_it_is():
+    model, tokens = make("dense_411m"), some_tokens()
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    targets[2:] = -100
+    reported = MicroBatches(model, loss, 2, threads=1).backward(inputs, targets)
+    assert torch.equal(reported, next_token_loss(model, tokens[:2])[0])
+
+
+@both
 def test_cross_entropy_equals_that_of_labels(name):
     model, tokens = make(name), some_tokens()
     with torch.no_grad():
         theirs = model(input_ids=tokens, labels=tokens, output_router_logits=False).loss
-        torch.testing.assert_close(loss(model, tokens)[0], theirs)
+        torch.testing.assert_close(next_token_loss(model, tokens)[0], theirs)
 
 
 def test_load_balancing_counts_every_layer():
@@ -131,7 +162,7 @@ def test_load_balancing_counts_every_layer():
     inputs = []
     for layer in model.model.layers:
         layer.mlp.gate.register_forward_hook(lambda gate, args, out: inputs.append((gate.weight, args[0])))
-    cross_entropy, total = loss(model, tokens)
+    cross_entropy, total = next_token_loss(model, tokens)
     assert len(inputs) == model.config.num_hidden_layers
 
     p = torch.cat([(x.reshape(-1, x.shape[-1]) @ w.T).softmax(-1) for w, x in inputs])
@@ -146,13 +177,13 @@ def test_load_balancing_counts_every_layer():
 
 def test_router_runs_in_fp32_under_autocast():
     model, tokens = make("moe_1.3b_13b"), some_tokens()
-    exact = loss(model, tokens)[0]
+    exact = next_token_loss(model, tokens)[0]
     seen = {}
     block = model.model.layers[0].mlp
     block.gate.register_forward_hook(lambda gate, args, out: seen.update(hidden=args[0], logits=out[0]))
     block.experts.register_forward_hook(lambda experts, args, out: seen.update(output=out))
     with torch.autocast("cpu", torch.bfloat16):
-        cross_entropy, total = loss(model, tokens)
+        cross_entropy, total = next_token_loss(model, tokens)
     assert seen["logits"].dtype == torch.float32 and seen["output"].dtype == torch.bfloat16
     assert torch.equal(seen["logits"], F.linear(seen["hidden"].float(), block.gate.weight))
     assert cross_entropy.dtype == total.dtype == torch.float32
@@ -164,7 +195,7 @@ def test_router_runs_in_fp32_under_autocast():
 @both
 def test_round_trip_gives_the_same_model(name, tmp_path):
     model, tokens = make(name), some_tokens()
-    loss(model, tokens)[1].backward()
+    next_token_loss(model, tokens)[1].backward()
     model.save_pretrained(tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     ours = load_pretrained(tmp_path)
@@ -173,7 +204,7 @@ def test_round_trip_gives_the_same_model(name, tmp_path):
         logits = model(tokens).logits
         assert torch.equal(plain(tokens).logits, logits)
         assert torch.equal(ours(tokens).logits, logits)
-    first, second = loss(model, tokens)[1], loss(ours, tokens)[1]
+    first, second = next_token_loss(model, tokens)[1], next_token_loss(ours, tokens)[1]
     assert torch.equal(first, second)
 
 
@@ -192,7 +223,7 @@ def test_replicas_in_threads_give_the_same_bits_as_in_turn(name):
 
     def step(net: torch.nn.Module, part: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         net.zero_grad()
-        total = loss(net, part)[1]
+        total = next_token_loss(net, part)[1]
         total.backward()
         return total.detach(), gradients(net)
 

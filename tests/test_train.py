@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 
 from pma.checkpoint import checkpoints
 from pma.config import CONF_DIR, register
+from pma.files import read_manifest
+from pma.merge import average
 from pma.model import build, loss
 from pma.parallel import MicroBatches
-from pma.snapshot import snapshots, verify
+from pma.snapshot import snapshots, trajectory, verify
 from pma.train import make_optimizer, train
 
 # Generated text only: nothing is fetched.
@@ -28,11 +30,15 @@ SMALL = [
     "data.name=test",
     "data.sources=[]",
     "data.benchmarks=[]",
+    "data.continued={dictionary: 0, code: 0}",
+    "data.instruct.bytes={dialogue: 0, dictionary: 0}",
     "tracking=off",
     "threads=1",
     "train.total_tokens=15360",
     "train.snapshot_interval=2560",
     "train.checkpoint_interval=5120",
+    "train.log_interval=10",
+    "train.fork_points=[]",
     "schedule.warmup_tokens=1280",
 ]
 
@@ -72,7 +78,7 @@ def twenty_losses(kind: str, threads: int, micro_batches: int = 2) -> list[float
     walk = torch.randint(0, 4, (20, 8, 33), generator=generator).cumsum(-1) % cfg.model.vocab_size
     losses = []
     for tokens in walk:
-        losses.append(parts.backward(tokens).item())
+        losses.append(parts.backward(tokens[:, :-1], tokens[:, 1:]).item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -146,6 +152,30 @@ def test_a_fork_from_a_checkpoint_goes_on_and_one_from_weights_starts_anew(tmp_p
     rows = (train(config(tmp_path, *fresh)) / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[0])["tokens"] == 7680  # same position, so same data, but a fresh optimizer
     assert not torch.equal(*(weights(tmp_path / "runs/smoke" / run)["model.norm.weight"] for run in ("whole", "fresh")))
+
+
+def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path):
+    whole = train(config(tmp_path, "run_id=whole"))
+    stopped = train(config(tmp_path, "run_id=stopped", "stop=7680"))
+    assert max(snapshots(stopped)) == 7680 and read_manifest(stopped)["tokens"] == 7680
+    train(config(tmp_path, "run_id=stopped"))
+    assert_same_bits(weights(whole), weights(stopped))
+
+
+def test_a_run_starts_from_its_parent_and_continues_its_trajectory(tmp_path):
+    trunk = train(config(tmp_path, "run_id=trunk-seed0", "train.fork_points=[5120]"))
+    parent = "init.parent={run: trunk, tokens: 5120, n: %d, interval: 2560, optimizer: %s}"
+    fork = train(config(tmp_path, parent % (1, "true"), "run_id=fork"))
+    assert_same_bits(weights(trunk), weights(fork))
+    assert list(trajectory(fork)) == list(snapshots(trunk))  # the window of a merge may reach back before the fork
+    assert trajectory(fork)[2560] == snapshots(trunk)[2560] and trajectory(fork)[7680] == snapshots(fork)[7680]
+    merged = train(config(tmp_path, parent % (2, "false"), "run_id=merged"))
+    expected = average([snapshots(trunk)[2560], snapshots(trunk)[5120]], [0.5, 0.5])
+    assert_same_bits(load_file(snapshots(merged)[0] / "model.safetensors"), expected)
+    with pytest.raises(ValueError, match="no checkpoint at 2,560.*fork_points"):
+        train(config(tmp_path, (parent % (1, "true")).replace("5120", "2560"), "run_id=nothing"))
+    with pytest.raises(ValueError, match="train run=elsewhere first"):
+        train(config(tmp_path, (parent % (1, "true")).replace("trunk", "elsewhere"), "run_id=nowhere"))
 
 
 def test_divergence_stops_the_run_names_the_step_and_keeps_good_snapshots(tmp_path):

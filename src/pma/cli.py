@@ -39,7 +39,15 @@ def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") 
 
 
 # safetensors reports a full disk and a truncated file by a type of its own.
-_ERRORS = (ValueError, OSError, OmegaConfBaseException, SafetensorError)
+ERRORS = (ValueError, OSError, OmegaConfBaseException, SafetensorError)
+
+
+def message(error: BaseException) -> str:
+    """A user error in one line."""
+    text = " ".join(str(error).partition("\n    full_key")[0].split())  # OmegaConf adds its own names to the message
+    if "No space left" in text:
+        text += "; make room and run the same command again: what was published is kept"
+    return text
 
 
 class _UserErrors:
@@ -52,11 +60,8 @@ class _UserErrors:
     def __call__(self, cfg: DictConfig) -> None:
         try:
             self._task(cfg)
-        except _ERRORS as error:
-            text = str(error).partition("\n    full_key")[0]  # OmegaConf adds its own names to the message
-            message = f"error: {' '.join(text.split())}"
-            if "No space left" in message:
-                message += "; make room and run the same command again: what was published is kept"
+        except ERRORS as error:
+            line = f"error: {message(error)}"
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise CompactHydraException(message) from None  # Hydra goes on with the sweep, then reports it
-            raise SystemExit(message) from None
+                raise CompactHydraException(line) from None  # Hydra goes on with the sweep, then reports it
+            raise SystemExit(line) from None

@@ -19,8 +19,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 ROOT = Path(__file__).resolve().parents[2]
 CONF_DIR = ROOT / "conf"
 
-SCORING_VERSION = 1  # raise it when a change of code can change a score of the same weights
+SCORING_VERSION = 3  # raise it when a change of code can change a score of the same weights
 DECAY_SHAPES = ("none", "cosine", "linear", "1-sqrt")
+PARTS = ("train", "continued", "instruct")  # of a corpus
 
 
 @dataclass
@@ -38,6 +39,7 @@ class ScaleConfig:
     decay_tokens: int = MISSING  # length of the annealing of schedule=wsd
     peak_lr: float = MISSING  # chosen on the loss of the last snapshot, never on the merge gain
     warmup_tokens: int = MISSING
+    log_interval: int = MISSING  # steps; V must be a multiple of it
 
 
 @dataclass
@@ -75,6 +77,15 @@ class GeneratedConfig:
 
 
 @dataclass
+class InstructConfig:
+    """Instruction pairs for fine-tuning (instruct.bin) and the items of the suite instruct."""
+
+    bytes: dict[str, int] = field(default_factory=dict)  # UTF-8 of pairs, by domain: generated, dialogue or dictionary
+    items: int = 0  # an axis
+    unseen: dict[str, TaskConfig] = field(default_factory=dict)  # tasks no part trains on: the axis ood
+
+
+@dataclass
 class HubConfig:
     """A Hugging Face hub corpus, streamed."""
 
@@ -96,6 +107,8 @@ class DataConfig:
     vocab_size: int = MISSING  # entries of the byte-level BPE, special tokens included
     tokenizer_bytes: int = 8_000_000  # UTF-8 bytes of the train split the BPE is trained on
     heldout_fraction: float = 0.03  # of the documents of each domain
+    continued: dict[str, int] = field(default_factory=dict)  # UTF-8 bytes by domain moved from train to continued.bin
+    instruct: InstructConfig = field(default_factory=InstructConfig)
     heldout_bytes: int = 40_000  # UTF-8 bytes a domain that bits per byte is measured on
     axis_items: int = 400  # evaluation items an axis built from held-out text
     sources: list[SourceConfig] = field(default_factory=list)
@@ -141,11 +154,24 @@ class ScheduleConfig:
 
 
 @dataclass
+class ParentConfig:
+    """Another run of the same scale that a run starts from: one snapshot of it, or the mean of several."""
+
+    run: str | None = None  # name in conf/run; null: no parent
+    seed: int = 0
+    tokens: int = 0  # of its newest snapshot taken
+    n: int = 1  # snapshots, SMA
+    interval: int | None = None  # tokens between them
+    optimizer: bool = False  # take over the optimizer state of the checkpoint at `tokens`; needs n = 1
+
+
+@dataclass
 class InitConfig:
     """What a run starts from; all null is a fresh initialisation."""
 
     weights: str | None = None  # a snapshot or merged model folder (Hugging Face layout)
     checkpoint: str | None = None  # a checkpoint folder: weights, optimizer state and position of another run
+    parent: ParentConfig = field(default_factory=ParentConfig)  # pma.reproduce trains it first
     tokens: int | None = None  # position to start at; null: the checkpoint's, or 0
 
 
@@ -154,6 +180,7 @@ class TrainConfig:
     """Length, optimizer and what is saved."""
 
     total_tokens: int = MISSING
+    part: str = "train"  # of the corpus: train | continued | instruct
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -190,6 +217,7 @@ class TrainingJob:
     run_name: str = MISSING
     run_id: str = MISSING  # folder of the run under runs/<scale>/
     seed: int = 0
+    stop: int | None = None  # position to stop at for now, tokens; a later call goes on. null: train.total_tokens
     device: str = "auto"  # auto | cpu | cuda
     threads: int = 0  # CPU threads; 0: the cores this job may use. Does not change the bits
     compile: bool | None = None  # torch.compile; null: on CUDA only, it does not pay on a CPU at these sizes
@@ -206,20 +234,43 @@ class RecipeConfig:
     n: int = 1
     interval: float = 1.0
     alpha: float | None = None
-    points: list[float] | None = None  # only at these points; null: at all of the experiment
+    points: list[float] | None = None  # only at these points; null: at all of the part
 
 
 @dataclass
-class ExperimentConfig:
-    """One figure or table of the paper: the runs, recipes and suite it needs."""
+class PartConfig:
+    """Runs of an experiment and what is scored of them. Without points the runs are only trained, for their curves."""
 
-    name: str = MISSING
-    title: str = MISSING
-    runs: list[str] = field(default_factory=list)
+    runs: list[str] = MISSING  # names in conf/run
+    seeds: int = 1  # 0 .. seeds - 1
     suite: str = "proxy"
     points: list[float] = field(default_factory=list)  # where merges end, in multiples of the scale's merge_interval
     recipes: list[RecipeConfig] = field(default_factory=list)
     noise_points: int = 0  # last snapshots, merge_interval apart, for the signal-to-noise ratio
+
+
+@dataclass
+class MeasurementConfig:
+    """Something measured of a window of snapshots that is not the score of a merge."""
+
+    kind: str = MISSING  # landscape | curvature
+    run: str = MISSING
+    end: float = MISSING  # multiples of the scale's merge_interval, as interval
+    n: int = 10
+    interval: float = 1.0
+    reference: str | None = None  # curvature: run whose last snapshot is the reference; null: the window's mean
+
+
+@dataclass
+class ExperimentConfig:
+    """One figure or table of the paper: the runs, recipes and suites it needs."""
+
+    name: str = MISSING
+    title: str = MISSING
+    claims: list[str] = field(default_factory=list)  # those it decides
+    parts: list[PartConfig] = field(default_factory=list)
+    measurements: list[MeasurementConfig] = field(default_factory=list)
+    includes: list[str] = field(default_factory=list)  # instead of all that: other experiments
 
 
 @dataclass
@@ -228,8 +279,8 @@ class ReproduceJob:
 
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    seeds: list[int] = field(default_factory=lambda: [0])
-    jobs: int = 2
+    seeds: list[int] | None = None  # instead of those each part of the experiment names
+    jobs: int = 2  # training runs at once
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     overrides: list[str] = field(default_factory=list)  # Hydra overrides for every training run
     device: str = "auto"
@@ -260,8 +311,8 @@ class EvaluateJob:
     """Everything `python -m pma.evaluate` reads."""
 
     model: str = MISSING  # folder in Hugging Face layout
-    suite: str = "proxy"  # proxy | paper
-    corpus: str | None = None  # corpus folder with the proxy items; null: the one the model was trained on
+    suite: str = "proxy"  # proxy | instruct | paper
+    corpus: str | None = None  # corpus folder with the items; null: the one the model was trained on
     limit: int | None = None  # items a task, for a quick look
     device: str = "auto"
     threads: int = 0
@@ -269,8 +320,16 @@ class EvaluateJob:
     output: str | None = None  # JSON file to write the scores to
 
 
+def _times(factor: float, value: float) -> float:
+    # Tokens stay integers, so that an impossible half token is refused by its type.
+    product = float(factor) * value
+    return round(product) if isinstance(value, int) and product == round(product) else product
+
+
 def register() -> None:
-    """Make the schemas known to Hydra; each primary config of conf/ names its own in its defaults list."""
+    """Make the schemas known to Hydra, which each primary config of conf/ names in its defaults list, and the resolver
+    `${times:50,${scale.merge_interval}}`."""
+    OmegaConf.register_new_resolver("times", _times, replace=True)
     store = ConfigStore.instance()
     store.store(name="training_job", node=TrainingJob)
     store.store(name="reproduce_job", node=ReproduceJob)
@@ -319,6 +378,7 @@ def validate(cfg: DictConfig) -> None:
         "schedule.warmup_tokens": sched.warmup_tokens,
         "schedule.decay_tokens": sched.decay_tokens,
         "init.tokens": cfg.init.tokens or 0,
+        "stop": cfg.stop or 0,
         **{f"train.fork_points[{i}]": p for i, p in enumerate(t.fork_points)},
     }
     for key, value in aligned.items():
@@ -331,7 +391,8 @@ def validate(cfg: DictConfig) -> None:
     logged = s.batch_tokens * t.log_interval
     for key, value in {
         "train.checkpoint_interval": t.checkpoint_interval,
-        "train.fork_points": max(t.fork_points, default=0),
+        "stop": cfg.stop or 0,
+        **{f"train.fork_points[{i}]": p for i, p in enumerate(t.fork_points)},
     }.items():
         _require(
             value % logged == 0,
@@ -363,6 +424,21 @@ def validate(cfg: DictConfig) -> None:
         sched.end_lr,
         f"give a rate between 0 and schedule.peak_lr = {sched.peak_lr}",
     )
+    parent = cfg.init.parent
+    starts = {"weights": cfg.init.weights, "checkpoint": cfg.init.checkpoint, "parent": parent.run}
+    given = [key for key, start in starts.items() if start is not None]
+    _require(len(given) <= 1, "init", ", ".join(given), "give one of them at most")
+    if parent.run is not None:
+        _require(parent.n >= 1, "init.parent.n", parent.n, "give at least 1 snapshot")
+        _require(
+            parent.n == 1 or bool(parent.interval), "init.parent.interval", parent.interval, "n above 1 needs tokens"
+        )
+        _require(
+            parent.n == 1 or not parent.optimizer,
+            "init.parent.optimizer",
+            parent.optimizer,
+            "an optimizer state belongs to one snapshot; give n=1, or optimizer=false",
+        )
     _require(m.kind in ("dense", "moe"), "model.kind", m.kind, "choose dense or moe")
     _require(
         m.heads > 0 and m.kv_heads > 0 and m.heads % m.kv_heads == 0,
@@ -393,6 +469,7 @@ def validate(cfg: DictConfig) -> None:
         m.vocab_size,
         f"the tokenizer of data={cfg.data.name} has {cfg.data.vocab_size} entries; give at least as many",
     )
+    _require(t.part in PARTS, "train.part", t.part, f"choose one of {', '.join(PARTS)}")
     _require(
         t.clip_norm is None or t.clip_norm > 0,
         "train.clip_norm",
@@ -412,7 +489,7 @@ def validate(cfg: DictConfig) -> None:
 # What can change the trained weights or the set of snapshots. Everything else (threads, paths, tracking) cannot.
 _SCIENTIFIC = ("data", "model", "schedule", "init", "train", "seed")
 _SCIENTIFIC_SCALE = ("sequence_length", "batch_tokens", "micro_batches")
-_UNSCIENTIFIC_TRAIN = ("checkpoint_interval", "checkpoints_kept", "log_interval")
+_UNSCIENTIFIC_TRAIN = ("checkpoint_interval", "checkpoints_kept", "fork_points", "log_interval")
 
 
 def scientific(cfg: DictConfig) -> dict[str, Any]:

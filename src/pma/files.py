@@ -46,19 +46,24 @@ def _staging(final: Path) -> Path:
     return final.with_name(f".{final.name}.partial-{os.getpid()}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` under its final name at once: write aside, fsync, rename."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` under its final name at once: write aside, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _staging(path)
     try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(aside, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -137,18 +137,18 @@ def flops_per_token(m: ModelConfig, sequence_length: int) -> float:
     return 6.0 * multiplied + 12.0 * m.layers * m.heads * m.head_dim * sequence_length
 
 
-def loss(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Next-token loss of `tokens`, int64 (batch, length + 1).
+def loss(model: PreTrainedModel, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Next-token loss of `inputs` with `targets`, both int64 (batch, length); a target of -100 is not learnt.
 
     Returns:
-        The mean cross-entropy in nats a token, and the loss to differentiate: the same, for an MoE plus its
-        coefficient times the load-balancing loss over all layers (Switch Transformer, arXiv 2101.03961, eq. 4,
-        summed over the chosen experts, so that perfect balance gives experts_per_token).
+        The mean cross-entropy in nats a learnt target (0 where there is none), and the loss to differentiate: the
+        same, for an MoE plus its coefficient times the load-balancing loss over all layers (Switch Transformer, arXiv
+        2101.03961, eq. 4, summed over the chosen experts, so that perfect balance gives experts_per_token).
     """
     # No attention mask: attention is then causal by flag and nothing quadratic is materialised.
-    outputs = model.model(input_ids=tokens[:, :-1], use_cache=False)
+    outputs = model.model(input_ids=inputs, use_cache=False)
     hidden = outputs.last_hidden_state.flatten(0, 1)
-    cross_entropy = _LinearCrossEntropy.apply(hidden, model.lm_head.weight, tokens[:, 1:].reshape(-1))
+    cross_entropy = _LinearCrossEntropy.apply(hidden, model.lm_head.weight, targets.flatten())
     config = model.config
     if config.model_type != "qwen3_moe":
         return cross_entropy, cross_entropy
@@ -162,7 +162,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     The logits of one chunk stay in cache and all of them never exist together (the idea of Cut Cross-Entropy, arXiv
     2411.09009, and of Liger Kernel, arXiv 2410.10989), which for small models halves the cost of the head on a CPU.
-    Softmax and sums are fp32 whatever the dtype of the matrix products.
+    Softmax and sums are fp32 whatever the dtype of the matrix products. Rows whose target is negative count nothing:
+    their gradients are cleared in what is as wide as a hidden state, never in the logits.
     """
 
     @staticmethod
@@ -172,18 +173,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = max(1, logits_at_once // len(weight))
         total = hidden.new_zeros((), dtype=torch.float32)
         hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight)
-        chunks = zip(hidden.split(rows), targets[:, None].split(rows), hidden_grad.split(rows), strict=True)
-        for part, target, part_grad in chunks:
+        learnt = (targets >= 0)[:, None]
+        count = learnt.sum().clamp(min=1)
+        targets = targets.clamp(min=0)[:, None]
+        chunks = zip(*(t.split(rows) for t in (hidden, targets, learnt, hidden_grad)), strict=True)
+        for part, target, counts, part_grad in chunks:
             logits = F.linear(part, weight)
             log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
             log_p_target = log_p.gather(1, target)
-            total -= log_p_target.sum()
+            total -= (log_p_target * counts).sum()
             # d(cross-entropy)/d(logits) = softmax - one_hot(target)
             logits_grad = log_p.exp_().scatter_(1, target, log_p_target.exp() - 1).to(logits.dtype)
-            part_grad.copy_(logits_grad @ weight)
-            weight_grad += logits_grad.T @ part
-        ctx.save_for_backward(hidden_grad.div_(len(hidden)), weight_grad.div_(len(hidden)))
-        return total / len(hidden)
+            part_grad.copy_(logits_grad @ weight * counts)
+            weight_grad += logits_grad.T @ (part * counts)
+        ctx.save_for_backward(hidden_grad.div_(count), weight_grad.div_(count))
+        return total / count
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:

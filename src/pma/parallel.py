@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class MicroBatches:
@@ -22,7 +22,8 @@ class MicroBatches:
 
     Args:
         model: its parameters are shared by the replicas of further threads.
-        loss: (model, tokens) -> (reported loss, loss to differentiate), both means over the tokens given.
+        loss: (model, inputs, targets) -> (reported loss, loss to differentiate), both means over the targets that are
+            not negative.
         count: micro-batches a batch.
         threads: CPU threads; micro-batches that run at once. On a GPU they run one after the other.
     """
@@ -36,23 +37,32 @@ class MicroBatches:
         if on_cpu:  # for the optimizer step and the norm: reductions over several threads would change the bits
             torch.set_num_threads(1)
 
-    def backward(self, tokens: Tensor) -> Tensor:
-        """Add the gradient for `tokens` (batch, length + 1) to `.grad`; the mean reported loss, detached."""
-        parts = tokens.chunk(self._count)
+    def backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Add the gradient for `inputs` with `targets`, both int64 (batch, length), to `.grad`.
+
+        Micro-batches weigh by their learnt targets (those not negative), so that loss and gradient are the means over
+        all learnt targets of the batch.
+
+        Returns:
+            The mean reported loss, detached.
+        """
+        learnt = torch.stack([(part >= 0).sum() for part in targets.chunk(self._count)])
+        shares = learnt / learnt.sum().clamp(min=1)
+        parts = list(zip(inputs.chunk(self._count), targets.chunk(self._count), shares, strict=True))
         assert len(parts) == self._count
         losses = []
         for start in range(0, self._count, len(self._replicas)):
             group = list(zip(self._replicas, parts[start : start + len(self._replicas)], strict=False))
             if self._pool is None:
-                losses += [self._one(replica, part) for replica, part in group]
+                losses += [self._one(replica, *part) for replica, part in group]
             else:
-                losses += list(self._pool.map(lambda pair: self._one(*pair), group))
+                losses += list(self._pool.map(lambda pair: self._one(pair[0], *pair[1]), group))
             self._gather()
-        return torch.stack(losses).mean()
+        return (torch.stack(losses) * shares).sum()
 
-    def _one(self, replica: nn.Module, part: Tensor) -> Tensor:
-        reported, differentiated = self._loss(replica, part)
-        (differentiated / self._count).backward()
+    def _one(self, replica: nn.Module, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+        reported, differentiated = self._loss(replica, inputs, targets)
+        (differentiated * share).backward()
         return reported.detach()
 
     def _gather(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pma.files import write_text
+from pma.files import write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,34 @@ class Record:
     config_hash: str  # of the run
 
 
+@dataclass(frozen=True)
+class Items:
+    """The values of a suite's single items for one merge, in the suite's order: what paired comparisons need."""
+
+    run: str
+    seed: int
+    tokens: int
+    method: str
+    n: int
+    interval: int
+    suite: str
+    task: str
+    metric: str
+    values: list[float]  # their mean is the record's value
+
+
 COLUMNS = [field.name for field in fields(Record)]
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Publish records as CSV, in the order given."""
     write_text(path, pd.DataFrame([asdict(record) for record in records], columns=COLUMNS).to_csv(index=False))
+
+
+def write_items(path: Path, items: Sequence[Items]) -> None:
+    """Publish values of single items as compressed parquet, in the order given."""
+    rows = [{**vars(entry), "values": np.asarray(entry.values, dtype=np.float32)} for entry in items]
+    write_bytes(path, pd.DataFrame(rows).to_parquet(index=False, compression="zstd"))
 
 
 def read_records(path: Path) -> pd.DataFrame:

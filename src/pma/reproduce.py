@@ -1,31 +1,42 @@
-"""One experiment of the paper: train what is missing, score its merges, write its records.
+"""Experiments of the paper: train what is missing, score the merges, write the records.
 
-    python -m pma.reproduce experiment=figure_4 scale=cpu seeds=[0]
-    python -m pma.reproduce experiment=figure_4 dry_run=true
+    python -m pma.reproduce experiment=figure_4 scale=cpu
+    python -m pma.reproduce experiment=all dry_run=true
 
-Everything already done is kept: a second call does nothing, a killed call goes on where it stopped.
+Everything already done is kept: a second call does nothing, a killed call goes on where it stopped. A run is trained
+only as far as the experiments asked for need it, and after the run it starts from.
 """
 
 from __future__ import annotations
 
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pma import cli
-from pma.config import SCORING_VERSION, cpu_threads, hash_json, validate
+from pma.config import CONF_DIR, SCORING_VERSION, cpu_threads, hash_json, register, validate
 from pma.files import MANIFEST, read_manifest, write_json
-from pma.records import SIGNAL_TO_NOISE_MINIMUM, Record, read_records, signal_to_noise_table, write_records
-from pma.run import finished, identity, run_folder
+from pma.records import (
+    SIGNAL_TO_NOISE_MINIMUM,
+    Items,
+    Record,
+    read_records,
+    signal_to_noise_table,
+    write_items,
+    write_records,
+)
+from pma.run import identity, parent_folder, run_folder, trained_tokens
+
+RunSeed = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -44,79 +55,202 @@ class Recipe:
         return self.method if self.alpha is None else f"{self.method}_{self.alpha:g}"
 
 
-def recipes(experiment: DictConfig, merge_interval: int) -> list[Recipe]:
-    """The merges an experiment needs of a run, without repetition, ordered by end."""
+def recipes(part: DictConfig, merge_interval: int) -> list[Recipe]:
+    """The merges a part of an experiment needs of each of its runs, without repetition, ordered by end."""
     found = [
         Recipe(r.method, r.n, round(r.interval * merge_interval), round(point * merge_interval), r.alpha)
-        for point in experiment.points
-        for r in experiment.recipes
+        for point in part.points
+        for r in part.recipes
         if r.points is None or point in r.points
     ]
-    last = max(recipe.end for recipe in found)
-    found += [Recipe("last", 1, merge_interval, last - i * merge_interval) for i in range(experiment.noise_points)]
+    last = max((recipe.end for recipe in found), default=0)
+    found += [Recipe("last", 1, merge_interval, last - i * merge_interval) for i in range(part.noise_points)]
     return sorted(dict.fromkeys(found), key=lambda recipe: recipe.end)
 
 
-def training_command(job: DictConfig, run: str, seed: int, threads: int) -> list[str]:
-    """Hydra overrides that make one training run of the experiment."""
+# ---- which runs, and how far -----------------------------------------------------------------------------------------
+
+
+def expand(job: DictConfig) -> list[DictConfig]:
+    """The experiment asked for, or those it includes."""
+    if not job.experiment.includes:
+        return [job.experiment]
+    return [compose("reproduce", [f"experiment={name}"]).experiment for name in job.experiment.includes]
+
+
+def training_overrides(job: DictConfig, run: str, seed: int) -> list[str]:
+    """Hydra overrides that make one training run."""
     return [
         f"scale={job.scale.name}",
         f"run={run}",
         f"seed={seed}",
-        f"threads={threads}",
         f"device={job.device}",
         f"data_dir={job.data_dir}",
         f"runs_dir={job.runs_dir}",
-        f"group={job.experiment.name}",
         f"tracking.mode={job.tracking.mode}",
         f"tracking.project={job.tracking.project}",
         *job.overrides,
     ]
 
 
-def _train_missing(job: DictConfig, missing: list[tuple[str, int]]) -> None:
-    """Train runs in processes of their own, `jobs` at a time.
+def runs_of(job: DictConfig, experiment: DictConfig) -> dict[RunSeed, float]:
+    """Runs of an experiment and how far it needs each, in multiples of the merge interval; infinity is to the end."""
+    needed: dict[RunSeed, float] = {}
+    for part in experiment.parts:
+        for run in part.runs:
+            for seed in job.seeds or range(part.seeds):
+                until = max(part.points) if part.points else float("inf")
+                needed[run, seed] = max(needed.get((run, seed), 0.0), until)
+    for measurement in experiment.measurements:
+        for seed in (job.seeds or [0])[:1]:
+            until = needed.get((measurement.run, seed), 0.0)
+            needed[measurement.run, seed] = max(until, measurement.end)
+            if measurement.reference is not None:
+                needed[measurement.reference, seed] = float("inf")
+    return needed
+
+
+def required(job: DictConfig, experiments: list[DictConfig]) -> dict[RunSeed, DictConfig]:
+    """Configs of all runs that experiments need, with what these start from, each with its `stop`; parents first."""
+    until: dict[RunSeed, int] = {}
+    configs: dict[RunSeed, DictConfig] = {}
+
+    def need(run: str, seed: int, tokens: float) -> None:
+        if (run, seed) not in configs:
+            cfg = compose("config", training_overrides(job, run, seed))
+            validate(cfg)
+            if (parent := cfg.init.parent).run is not None:
+                need(parent.run, parent.seed, parent.tokens)
+            configs[run, seed] = cfg
+        until[run, seed] = max(until.get((run, seed), 0), min(tokens, configs[run, seed].train.total_tokens))
+
+    for experiment in experiments:
+        for (run, seed), points in runs_of(job, experiment).items():
+            need(run, seed, points * job.scale.merge_interval)
+    for key, cfg in configs.items():
+        logged = cfg.scale.batch_tokens * cfg.train.log_interval  # a stop must fall on a logged step
+        cfg.stop = int(min(-(-until[key] // logged) * logged, cfg.train.total_tokens))
+    return configs
+
+
+def missing_tokens(cfg: DictConfig) -> int:
+    """Tokens still to train up to the config's `stop`."""
+    parent = parent_folder(cfg)
+    start = cfg.init.parent.tokens if parent is not None and cfg.init.parent.optimizer else cfg.init.tokens or 0
+    if parent is not None and not (parent / MANIFEST).exists():
+        return cfg.stop - start
+    return max(0, cfg.stop - max(trained_tokens(cfg), start))
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def _train_one(overrides: list[str]) -> str | None:
+    """One run, in a process that trains many; what went wrong, if a user can mend it."""
+    from pma.train import train
+
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("config", overrides)
+    try:
+        train(cfg)
+    except cli.ERRORS as error:
+        return cli.message(error)
+    return None
+
+
+def _train_missing(job: DictConfig, configs: dict[RunSeed, DictConfig], seconds: dict[RunSeed, float]) -> None:
+    """Train runs, `jobs` at a time, each after the one it starts from; those with most work behind them first.
 
     Raises:
-        ValueError: when one fails; the others are let finish, and a second call keeps them.
+        ValueError: when one fails; those already running are let finish, and a second call keeps them.
     """
-    at_once = min(job.jobs, len(missing))
-    threads = max(1, cpu_threads(job.threads) // at_once)
+    waiting = [key for key, left in seconds.items() if left > 0]
 
-    def one(run_seed: tuple[str, int]) -> int:
-        overrides = training_command(job, *run_seed, threads)
-        return subprocess.run([sys.executable, "-m", "pma.train", *overrides], check=False).returncode
+    def behind(key: RunSeed) -> float:
+        children = [k for k in waiting if _parent(configs[k]) == key]
+        return seconds[key] + max(map(behind, children), default=0.0)
 
-    with ThreadPoolExecutor(at_once) as pool:
-        failed = [pair for pair, status in zip(missing, pool.map(one, missing), strict=True) if status]
+    waiting.sort(key=behind, reverse=True)
+    running: dict[Future[str | None], RunSeed] = {}
+    failed: list[str] = []
+    threads = cpu_threads(job.threads)
+    # Spawned, not forked: a fork of a process with OpenMP threads can hang. A worker trains many runs, for torch takes
+    # seconds to import.
+    with ProcessPoolExecutor(job.jobs, multiprocessing.get_context("spawn")) as pool:
+        while waiting and not failed or running:
+            blocked = {*waiting, *running.values()}
+            ready = [] if failed else [k for k in waiting if _parent(configs[k]) not in blocked]
+            share = max(1, threads // min(job.jobs, len(ready) + len(running)))
+            for key in ready[: job.jobs - len(running)]:
+                waiting.remove(key)
+                overrides = [*training_overrides(job, *key), f"stop={configs[key].stop}", f"threads={share}"]
+                running[pool.submit(_train_one, overrides)] = key
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                run, seed = running.pop(future)
+                if (error := future.result()) is not None:
+                    failed.append(f"run={run} seed={seed}: {error}")
     if failed:
-        names = ", ".join(f"run={run} seed={seed}" for run, seed in failed)
-        raise ValueError(f"training failed: {names}; see the message above, then call again: what is done is kept")
+        raise ValueError(f"training failed: {'; '.join(failed)}. Call again after mending: what is done is kept")
+
+
+def _parent(cfg: DictConfig) -> RunSeed | None:
+    return None if cfg.init.parent.run is None else (cfg.init.parent.run, cfg.init.parent.seed)
+
+
+def training_seconds(cfg: DictConfig, tokens: int) -> float:
+    """Rough time to train `tokens` on one thread, for the plan and the order of runs.
+
+    A fixed cost a token and one a FLOP, fitted to the models of scale cpu on one core of 2.5 GHz with AVX2; on other
+    machines only the proportions hold.
+    """
+    from pma.model import flops_per_token
+
+    return tokens * (3.0e-5 + 2.2e-11 * flops_per_token(cfg.model, cfg.scale.sequence_length))
+
+
+# ---- scoring ---------------------------------------------------------------------------------------------------------
+
+
+class Suites:
+    """Suites by name and corpus, each built once a process."""
+
+    def __init__(self, job: DictConfig) -> None:
+        self._job = job
+        self._suites: dict[tuple[str, Path], Any] = {}
+
+    def of(self, name: str, cfg: DictConfig) -> tuple[Path, Any]:
+        """The corpus of a run and a suite on it."""
+        from pma.corpus import prepare
+        from pma.evaluate import load_suite
+
+        corpus = prepare(cfg.data, Path(cfg.data_dir))
+        if (name, corpus) not in self._suites:
+            self._suites[name, corpus] = load_suite(name, corpus)
+        return corpus, self._suites[name, corpus]
 
 
 class MergeScorer:
     """Scores merges of one run with one suite, weights swapped in place."""
 
-    def __init__(self, job: DictConfig, cfg: DictConfig) -> None:
+    def __init__(self, job: DictConfig, cfg: DictConfig, name: str, suites: Suites) -> None:
         from transformers import AutoTokenizer
 
-        from pma.corpus import prepare
-        from pma.evaluate import Scorer, load_suite
+        from pma.evaluate import Scorer
         from pma.model import load_pretrained
         from pma.snapshot import snapshots
         from pma.train import device_of
 
+        self.corpus, suite = suites.of(name, cfg)
         self._folder = run_folder(cfg)
-        corpus = prepare(cfg.data, Path(cfg.data_dir))
         any_snapshot = next(iter(snapshots(self._folder).values()))
-        self._model = load_pretrained(any_snapshot).to(device_of(cfg))
+        self.model = load_pretrained(any_snapshot).to(device_of(cfg))
         tokenizer = AutoTokenizer.from_pretrained(any_snapshot)
-        suite = load_suite(job.experiment.suite, corpus)
         scores = Path(job.data_dir) / "scores"
-        self._scorer = Scorer(suite, self._model, tokenizer, scores, self._model.device, job.threads)
+        self.scorer = Scorer(suite, self.model, tokenizer, scores, self.model.device, job.threads)
 
-    def score(self, recipe: Recipe) -> list[Any]:
-        """Scores of one merge (or of the last snapshot)."""
+    def score(self, recipe: Recipe) -> tuple[list[Any], dict[tuple[str, str], list[float]]]:
+        """Scores of one merge (or of the last snapshot), and the values of single items."""
         from pma.merge.engine import average, content_hash
         from pma.merge.select import run_window
         from pma.merge.weights import method_weights
@@ -125,119 +259,194 @@ class MergeScorer:
         folders = run_window(self._folder, recipe.n, recipe.interval, recipe.end)
         weights = [1.0] if recipe.method == "last" else method_weights(recipe.method, recipe.n, recipe.alpha)
         merged = average(folders, weights)
-        return self._scorer.score(content_hash(merged), lambda: load_weights(self._model, merged))
+        name = content_hash(merged)
+        scores = self.scorer.score(name, lambda: load_weights(self.model, merged))
+        return scores, self.scorer.items(name)
 
 
-def _records(job: DictConfig, run: str, seed: int, cfg: DictConfig) -> Iterator[Record]:
+def _part_records(
+    job: DictConfig, experiment: DictConfig, part: DictConfig, run: str, seed: int, cfg: DictConfig, suites: Suites
+) -> Iterator[tuple[list[Record], list[Items]]]:
     from tqdm import tqdm
 
-    experiment, config_hash = job.experiment, identity(cfg)
-    scorer = MergeScorer(job, cfg)
-    todo = recipes(experiment, cfg.scale.merge_interval)
-    plain, began = not sys.stderr.isatty(), time.perf_counter()
-    for done, recipe in enumerate(tqdm(todo, desc=f"{experiment.name} {cfg.run_id}", unit="merge", disable=plain)):
-        for score in scorer.score(recipe):
-            yield Record(
-                scale=job.scale.name,
-                experiment=experiment.name,
-                run=run,
-                seed=seed,
-                tokens=recipe.end,
-                method=recipe.name,
-                n=recipe.n,
-                interval=recipe.interval,
-                suite=experiment.suite,
-                task=score.task,
-                metric=score.metric,
-                value=score.value,
-                stderr=score.stderr,
-                config_hash=config_hash,
-            )
-        if plain and done % 10 == 9:
-            left = (time.perf_counter() - began) / (done + 1) * (len(todo) - done - 1)
-            print(f"{experiment.name} {cfg.run_id}: {done + 1} of {len(todo)} merges scored, {left:.0f} s left")
+    config_hash = identity(cfg)
+    scorer = MergeScorer(job, cfg, part.suite, suites)
+    todo = recipes(part, cfg.scale.merge_interval)
+    plain = not sys.stderr.isatty()
+    for recipe in tqdm(todo, desc=f"{experiment.name} {cfg.run_id}", unit="merge", disable=plain):
+        merge = {
+            "run": run,
+            "seed": seed,
+            "tokens": recipe.end,
+            "method": recipe.name,
+            "n": recipe.n,
+            "interval": recipe.interval,
+            "suite": part.suite,
+        }
+        scores, values = scorer.score(recipe)
+        about = {"scale": job.scale.name, "experiment": experiment.name, "config_hash": config_hash}
+        yield (
+            [Record(**about, **merge, task=s.task, metric=s.metric, value=s.value, stderr=s.stderr) for s in scores],
+            [Items(**merge, task=task, metric=metric, values=v) for (task, metric), v in values.items()],
+        )
 
 
-def _plan(job: DictConfig, configs: dict[tuple[str, int], DictConfig], missing: list[tuple[str, int]]) -> None:
-    print(f"{job.experiment.name} at scale {job.scale.name}: {job.experiment.title}")
+def _score(
+    job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], suites: Suites
+) -> tuple[list[Record], list[Items]]:
+    records: list[Record] = []
+    items: list[Items] = []
+    began = time.perf_counter()
+    for part in experiment.parts:
+        for run in part.runs if part.points else []:
+            for seed in job.seeds or range(part.seeds):
+                cfg = configs[run, seed]
+                for rows, values in _part_records(job, experiment, part, run, seed, cfg, suites):
+                    records += rows
+                    items += values
+                if not sys.stderr.isatty():
+                    print(f"{experiment.name}: {cfg.run_id} scored, {time.perf_counter() - began:.0f} s", flush=True)
+    return records, items
+
+
+# ---- the experiment --------------------------------------------------------------------------------------------------
+
+
+def experiment_folder(job: DictConfig, experiment: DictConfig) -> Path:
+    """Folder of an experiment's records."""
+    return Path(job.runs_dir) / job.scale.name / experiment.name
+
+
+def _stamp(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig]) -> str | None:
+    """What the records depend on; None while a run is missing."""
+    runs = [configs[key] for key in runs_of(job, experiment)]
+    if any(missing_tokens(cfg) for cfg in runs):
+        return None
+    return hash_json(
+        {
+            "experiment": OmegaConf.to_container(experiment, resolve=True),
+            "runs": [identity(cfg) for cfg in runs],
+            "version": SCORING_VERSION,
+        }
+    )
+
+
+def _done(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig]) -> bool:
+    folder = experiment_folder(job, experiment)
+    stamp = _stamp(job, experiment, configs)
+    return stamp is not None and (folder / MANIFEST).exists() and read_manifest(folder)["stamp"] == stamp
+
+
+def _plan(job: DictConfig, todo: list[DictConfig], configs: dict[RunSeed, DictConfig]) -> dict[RunSeed, float]:
+    """Print what is going to be done; seconds of training a run on one thread."""
+    seconds = {}
+    print(f"{len(todo)} experiment(s) at scale {job.scale.name}: {', '.join(e.name for e in todo)}")
+    print(f"  {'run':28} {'tokens to train':>16} {'minutes, 1 thread':>18} {'snapshots, MB':>14}")
+    from pma.model import parameter_counts
+
+    total_megabytes = 0.0
     for (run, seed), cfg in configs.items():
-        state = "to train" if (run, seed) in missing else "trained"
-        n = len(recipes(job.experiment, cfg.scale.merge_interval))
-        snapshots = cfg.train.total_tokens // cfg.train.snapshot_interval
-        tokens = f"{cfg.train.total_tokens:,} tokens, {snapshots} snapshots"
-        print(f"  {run} seed {seed}: {state}, {tokens}; {n} models to score")
+        tokens = missing_tokens(cfg)
+        seconds[run, seed] = training_seconds(cfg, tokens) if tokens else 0.0
+        size = 4 if cfg.train.snapshot_dtype == "float32" else 2
+        megabytes = tokens / cfg.train.snapshot_interval * parameter_counts(cfg.model).total * size / 1e6
+        total_megabytes += megabytes
+        if tokens:
+            print(f"  {cfg.run_id:28} {tokens:16,} {seconds[run, seed] / 60:18.1f} {megabytes:14,.0f}")
+        else:
+            print(f"  {cfg.run_id:28} {'trained':>16}")
+    merges = sum(
+        len(recipes(part, job.scale.merge_interval)) * len(part.runs) * len(job.seeds or range(part.seeds))
+        for experiment in todo
+        for part in experiment.parts
+    )
+    at_once = min(job.jobs, cpu_threads(job.threads))
+    print(
+        f"  in all {sum(seconds.values()) / 60 / at_once:.0f} minutes of training with {at_once} at once, "
+        f"{total_megabytes / 1000:.1f} GB of snapshots; at most {merges} models to score",
+        flush=True,
+    )
+    return seconds
 
 
-def reproduce(job: DictConfig) -> Path:
-    """Do what is missing of one experiment; returns the path of its records.
+def reproduce(job: DictConfig) -> list[Path]:
+    """Do what is missing of one experiment or of all; returns the folders of their records.
 
     Raises:
         ValueError: for impossible values, before any work; when a training run fails.
     """
-    if not job.seeds or job.jobs < 1:
+    if job.jobs < 1 or (job.seeds is not None and not job.seeds):
         raise ValueError(f"seeds={job.seeds} jobs={job.jobs}: give at least one seed and one job")
     if job.scale.name == "paper" and not job.dry_run:
         raise ValueError("scale=paper needs a cluster and is only planned here: add dry_run=true, or take scale=cpu")
-    configs = {
-        (run, seed): compose("config", training_command(job, run, seed, 1))
-        for run in job.experiment.runs
-        for seed in job.seeds
-    }
-    for cfg in configs.values():
-        validate(cfg)
-    folder = Path(job.runs_dir) / job.scale.name / job.experiment.name
-    records = folder / "records.csv"
-    stamp = hash_json(
-        {
-            "experiment": OmegaConf.to_container(job.experiment, resolve=True),
-            "runs": [identity(cfg) for cfg in configs.values()],
-            "version": SCORING_VERSION,
-        }
-    )
-    missing = [pair for pair, cfg in configs.items() if not finished(cfg)]
-    if records.exists() and (folder / MANIFEST).exists() and read_manifest(folder)["stamp"] == stamp:
-        print(f"{job.experiment.name}: nothing to do, the records stand in {records}")
-        return records
-    _plan(job, configs, missing)
+    experiments = expand(job)
+    configs = required(job, experiments)
+    folders = [experiment_folder(job, experiment) for experiment in experiments]
+    todo = [experiment for experiment in experiments if not _done(job, experiment, configs)]
+    if not todo:
+        print(f"{job.experiment.name}: nothing to do, the records stand in {Path(job.runs_dir) / job.scale.name}")
+        return folders
+    seconds = _plan(job, todo, configs)
     if job.dry_run:
-        return records
+        return folders
     began = time.perf_counter()
-    if missing:
+    if any(seconds.values()):
         _prepare_corpora(list(configs.values()))
-        _train_missing(job, missing)
-    trained = time.perf_counter()
-    rows = [record for (run, seed), cfg in configs.items() for record in _records(job, run, seed, cfg)]
-    write_records(records, rows)
+        _train_missing(job, configs, seconds)
+    print(f"training: {time.perf_counter() - began:.0f} s", flush=True)
+    suites = Suites(job)
+    for experiment in todo:
+        _write(job, experiment, configs, suites)
+    print(f"{job.experiment.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
+    return folders
+
+
+def _write(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], suites: Suites) -> None:
+    """Score and measure one experiment and publish its records, the manifest last."""
+    folder, began = experiment_folder(job, experiment), time.perf_counter()
+    records, items = _score(job, experiment, configs, suites)
+    if records:
+        write_records(folder / "records.csv", records)
+        write_items(folder / "items.parquet", items)
+    if experiment.measurements:
+        from pma.measure import measure
+
+        measure(job, experiment, configs, suites, folder)
+    stamp = _stamp(job, experiment, configs)
+    assert stamp is not None
+    seconds = time.perf_counter() - began
+    runs = {run_folder(configs[key]).name: identity(configs[key]) for key in runs_of(job, experiment)}
     write_json(
         folder / MANIFEST,
         {
             "stamp": stamp,
-            "experiment": OmegaConf.to_container(job.experiment, resolve=True),
-            "runs": [run_folder(cfg).as_posix() for cfg in configs.values()],
-            "seconds": {"train": round(trained - began, 1), "score": round(time.perf_counter() - trained, 1)},
+            "experiment": OmegaConf.to_container(experiment, resolve=True),
+            "runs": runs,
+            "merge_interval": job.scale.merge_interval,
+            "seconds": round(seconds, 1),
         },
     )
-    _track(job, folder, stamp, rows)
-    _print_signal_to_noise(records)
-    print(
-        f"{job.experiment.name}: {len(rows)} records in {records} "
-        f"(training {trained - began:.0f} s, merging and scoring {time.perf_counter() - trained:.0f} s)"
-    )
-    return records
+    _track(job, experiment, folder, stamp, records)
+    if any(part.noise_points for part in experiment.parts):
+        _print_signal_to_noise(folder / "records.csv")
+    print(f"{experiment.name}: {len(records)} records in {folder} (merging and scoring {seconds:.0f} s)", flush=True)
 
 
-def _track(job: DictConfig, folder: Path, stamp: str, rows: list[Record]) -> None:
+def _track(job: DictConfig, experiment: DictConfig, folder: Path, stamp: str, rows: list[Record]) -> None:
     """Send the suite's averages to W&B, one curve a recipe."""
     from pma.tracking import Tracker
 
-    about = {"name": job.experiment.name, "group": job.experiment.name, "job_type": "eval"}
-    config = {"experiment": OmegaConf.to_container(job.experiment, resolve=True), "scale": job.scale.name}
-    with Tracker(folder, -1, job.tracking, id=f"{job.experiment.name}-{stamp}", config=config, **about) as tracker:
+    about = {"name": experiment.name, "group": experiment.name, "job_type": "eval"}
+    config = {"experiment": OmegaConf.to_container(experiment, resolve=True), "scale": job.scale.name}
+    with Tracker(folder, -1, job.tracking, id=f"{experiment.name}-{stamp}", config=config, **about) as tracker:
         for tokens, at_point in groupby(sorted(rows, key=lambda row: row.tokens), key=lambda row: row.tokens):
             averages = (row for row in at_point if row.task in ("average", "heldout"))
             tracker.log(
                 tokens,
-                **{f"{r.task}/{r.metric}/{r.method}-n{r.n}-v{r.interval}-seed{r.seed}": r.value for r in averages},
+                **{
+                    f"{r.suite}/{r.task}/{r.metric}/{r.run}-seed{r.seed}/{r.method}-n{r.n}-v{r.interval}": r.value
+                    for r in averages
+                },
             )
 
 

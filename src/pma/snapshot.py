@@ -35,6 +35,16 @@ def snapshots(run_dir: Path) -> dict[int, Path]:
     return list_by_tokens(run_dir / "snapshots")
 
 
+def trajectory(run_dir: Path) -> dict[int, Path]:
+    """Snapshots by token count, ascending: those of a run, and before it those of the run it was forked off."""
+    own = snapshots(run_dir)
+    if not (run_dir / MANIFEST).exists() or "continues" not in (manifest := read_manifest(run_dir)):
+        return own
+    fork = manifest["continues"]
+    before = trajectory(run_dir.with_name(fork["run"]))
+    return {tokens: path for tokens, path in before.items() if tokens < fork["tokens"]} | own
+
+
 def copy_weights(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:
     """The model's weights as they stand now, on the CPU, in the storage type (float32 or bfloat16)."""
     return {

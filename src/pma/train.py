@@ -31,12 +31,15 @@ from pma import __version__, cli
 from pma.checkpoint import checkpoint_dir, checkpoints, load_checkpoint, save_checkpoint
 from pma.config import ROOT, TrainConfig, cpu_threads, scientific, validate
 from pma.corpus import TokenDataset, prepare
-from pma.files import MANIFEST, write_json, write_text
-from pma.model import build, load_pretrained, loss, parameter_counts
+from pma.files import MANIFEST, read_manifest, write_json, write_text
+from pma.merge.engine import average
+from pma.merge.select import run_window
+from pma.merge.weights import sma
+from pma.model import build, load_pretrained, load_weights, loss, parameter_counts
 from pma.parallel import Loss, MicroBatches
-from pma.run import finished, identity, run_folder
+from pma.run import identity, parent_folder, run_folder, target_tokens, trained_tokens
 from pma.schedule import learning_rate
-from pma.snapshot import copy_weights, save_snapshot, snapshot_dir
+from pma.snapshot import copy_weights, save_snapshot, snapshot_dir, snapshots
 from pma.tracking import Tracker
 
 
@@ -58,9 +61,9 @@ def device_of(cfg: DictConfig) -> torch.device:
 def training_loss(cfg: DictConfig, device: torch.device) -> Loss:
     """The loss in the precision of the device: fp32 on a CPU, bf16 autocast on CUDA; compiled where that pays."""
 
-    def run(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
-            return loss(model, tokens)
+            return loss(model, inputs, targets)
 
     if not (cfg.compile if cfg.compile is not None else device.type == "cuda"):
         return run
@@ -102,7 +105,31 @@ def _initialise(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimi
         if theirs != {name: tuple(p.shape) for name, p in model.named_parameters()}:
             raise ValueError(f"init.weights={cfg.init.weights}: another architecture than model={cfg.model.name}")
         model.load_state_dict(source.state_dict())
+    if cfg.init.parent.run is not None:
+        tokens = _initialise_from_parent(cfg, model, optimizer)
     return tokens if cfg.init.tokens is None else cfg.init.tokens
+
+
+def _continues(cfg: DictConfig) -> dict[str, Any]:
+    # For `trajectory`: this run goes on where another one was left.
+    if cfg.init.parent.run is None or not cfg.init.parent.optimizer:
+        return {}
+    return {"continues": {"run": parent_folder(cfg).name, "tokens": cfg.init.parent.tokens}}
+
+
+def _initialise_from_parent(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    parent, folder = cfg.init.parent, parent_folder(cfg)
+    if parent.optimizer:
+        found = checkpoints(folder)
+        if parent.tokens not in found:
+            raise ValueError(
+                f"{folder}: no checkpoint at {parent.tokens:,} tokens to fork from; name it in train.fork_points of "
+                f"run={parent.run} and train that run again (remove its folder)"
+            )
+        return load_checkpoint(found[parent.tokens], model, optimizer)
+    folders = run_window(folder, parent.n, parent.interval or 1, parent.tokens)
+    load_weights(model, average(folders, sma(parent.n)))
+    return 0
 
 
 def _drop_old_checkpoints(cfg: DictConfig, folder: Path) -> None:
@@ -134,14 +161,16 @@ def _check_finite(cfg: DictConfig, folder: Path, first_step: int, losses: list[T
 
 
 def train(cfg: DictConfig) -> Path:
-    """Train one run to its end, from its newest checkpoint if it has one; returns its folder.
+    """Train one run to its end, or to `stop`, from its newest checkpoint if it has one; returns its folder.
 
     Raises:
         ValueError: for impossible values, a folder that holds another run or is in use, or a loss that is not finite.
     """
     validate(cfg)
     folder = run_folder(cfg)
-    if finished(cfg):
+    if (parent := parent_folder(cfg)) is not None and not (parent / MANIFEST).exists():
+        raise ValueError(f"init.parent: {parent} is not there; train run={cfg.init.parent.run} first")
+    if trained_tokens(cfg) >= target_tokens(cfg):
         print(f"{cfg.run_id}: already trained, nothing to do ({folder})")
         return folder
     device = device_of(cfg)
@@ -158,7 +187,8 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
     t, batch_tokens = cfg.train, cfg.scale.batch_tokens
     corpus = prepare(cfg.data, Path(cfg.data_dir))
     tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
-    data = TokenDataset(corpus, cfg.seed, cfg.scale.sequence_length, batch_tokens // cfg.scale.sequence_length)
+    sequences = batch_tokens // cfg.scale.sequence_length
+    data = TokenDataset(corpus, cfg.seed, cfg.scale.sequence_length, sequences, t.part)
 
     torch.manual_seed(cfg.seed)
     model = build(cfg.model, cfg.scale.sequence_length).to(device)
@@ -166,7 +196,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
     optimizer = make_optimizer(t, model)
     threads = cpu_threads(cfg.threads)
     micro_batches = MicroBatches(model, training_loss(cfg, device), cfg.scale.micro_batches, threads)
-    start = _resume(cfg, folder, model, optimizer)
+    start, end = _resume(cfg, folder, model, optimizer), target_tokens(cfg)
 
     counts = parameter_counts(cfg.model)
     manifest = {
@@ -176,11 +206,13 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
         "scale": cfg.scale.name,
         "corpus": corpus.as_posix(),
         "parameters": {"total": counts.total, "active": counts.active},
+        **_continues(cfg),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {threads} threads",
         "versions": versions(),
     }
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    write_json(folder / MANIFEST, {**manifest, "finished": False})
+    spent = read_manifest(folder).get("seconds", 0.0) if (folder / MANIFEST).exists() else 0.0
+    write_json(folder / MANIFEST, {**manifest, "tokens": start, "seconds": spent})
 
     wandb_run: dict[str, Any] = {
         "id": f"{cfg.run_id}-{manifest['config_hash']}",
@@ -196,25 +228,26 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
     with (
         Tracker(folder, start, cfg.tracking, **wandb_run) as tracker,
         ThreadPoolExecutor(1) as publisher,  # writing to disk does not hold up training
-        tqdm(
-            total=t.total_tokens, initial=start, unit="tok", unit_scale=True, desc=cfg.run_id, disable=plain
-        ) as progress,
+        tqdm(total=end, initial=start, unit="tok", unit_scale=True, desc=cfg.run_id, disable=plain) as progress,
     ):
         published: Future[None] = publisher.submit(lambda: None)
-        for step in range(start // batch_tokens, t.total_tokens // batch_tokens):
+        if cfg.init.parent.run is not None and not snapshots(folder):  # what a run starts from can be scored too
+            about = {**manifest, "tokens": start, "dtype": t.snapshot_dtype}
+            save_snapshot(snapshot_dir(folder, start), model, copy_weights(model, t.snapshot_dtype), tokenizer, about)
+        for step in range(start // batch_tokens, end // batch_tokens):
             rate = learning_rate(cfg.schedule, t.total_tokens, step * batch_tokens)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = torch.from_numpy(data.batch(step)).to(device, non_blocking=True)
-            losses.append(micro_batches.backward(batch))
+            inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in data.batch(step))
+            losses.append(micro_batches.backward(inputs, targets))
             norms.append(nn.utils.clip_grad_norm_(parameters, t.clip_norm or float("inf")))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
             tokens = (step + 1) * batch_tokens
-            last = tokens == t.total_tokens
+            last = tokens == end
             log = (step + 1) % t.log_interval == 0 or last
-            snapshot = tokens % t.snapshot_interval == 0 or last
+            snapshot = tokens % t.snapshot_interval == 0 or tokens == t.total_tokens
             checkpoint = tokens % t.checkpoint_interval == 0 or tokens in t.fork_points or last
             if log or snapshot or checkpoint:
                 # Looked at here and not each step: reading a number off a GPU makes it wait.
@@ -227,12 +260,12 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
                     tokens, loss=loss_mean, lr=rate, gradient_norm=norms[-1].item(), tokens_per_second=round(speed)
                 )
                 progress.set_postfix(loss=f"{loss_mean:.3f}", refresh=False)
-                if plain and (step + 1) * 10 // (t.total_tokens // batch_tokens) != (
-                    (step + 1 - len(losses)) * 10 // (t.total_tokens // batch_tokens)
+                if plain and (step + 1) * 5 // (end // batch_tokens) != (
+                    (step + 1 - len(losses)) * 5 // (end // batch_tokens)
                 ):
-                    left = (t.total_tokens - tokens) / (tokens - start) * (now - began)
+                    left = (end - tokens) / (tokens - start) * (now - began)
                     print(
-                        f"{cfg.run_id}: {tokens:,} of {t.total_tokens:,} tokens, loss {loss_mean:.3f}, "
+                        f"{cfg.run_id}: {tokens:,} of {end:,} tokens, loss {loss_mean:.3f}, "
                         f"{speed:,.0f} tokens/s, {left:.0f} s left",
                         flush=True,
                     )
@@ -252,8 +285,9 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
                 _drop_old_checkpoints(cfg, folder)
             progress.update(batch_tokens)
         published.result()
-    write_json(folder / MANIFEST, {**manifest, "finished": True, "seconds": round(time.perf_counter() - began, 1)})
-    print(f"{cfg.run_id}: trained to {t.total_tokens:,} tokens, {time.perf_counter() - began:.0f} s, in {folder}")
+    seconds = time.perf_counter() - began
+    write_json(folder / MANIFEST, {**manifest, "tokens": end, "seconds": round(spent + seconds, 1)})
+    print(f"{cfg.run_id}: trained to {end:,} tokens, {seconds:.0f} s, in {folder}", flush=True)
 
 
 def main(cfg: DictConfig) -> None:

@@ -19,24 +19,27 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from pma.config import DataConfig, hash_json
-from pma.corpus import hub, items, sources
+from pma.config import DataConfig, GeneratedConfig, hash_json
+from pma.corpus import hub, instruct, items, sources
 from pma.corpus.generated import Generated, generate
+from pma.corpus.instruct import Pair
 from pma.corpus.overlap import Overlap
 from pma.corpus.text import END_OF_TEXT, Document, order_key
 from pma.files import publish_folder, sha256_file, write_json
 
-CORPUS_VERSION = 1  # raise it when a change here changes what is built
+CORPUS_VERSION = 4  # raise it when a change here changes what is built
 MAX_LENGTH = 4096  # tokens; the longest sequence any scale trains on
+HELDOUT_SHARES = 16  # one held-out document gives at most this part of heldout_bytes
 _BATCH = 1024  # documents encoded at once
 
 
 def prepare(data: DictConfig, data_dir: Path) -> Path:
     """The corpus folder of a data config, built first if it is not there.
 
-    Contents: tokenizer/ (AutoTokenizer), train.bin (little-endian uint16 or uint32 tokens, `<|endoftext|>` after each
-    document), heldout/<domain>.jsonl, items/<axis>.jsonl, overlap.json, manifest.json. The same config gives the same
-    bytes on every machine, whatever the number of cores.
+    Contents: tokenizer/ (AutoTokenizer), train.bin and, where the config asks for them, continued.bin and instruct.bin
+    (little-endian uint16 or uint32 tokens, `<|endoftext|>` after each document), instruct.mask.bin (uint8 for each
+    token, 1 where it is learnt), heldout/<domain>.jsonl, items/<suite>/<axis>.jsonl, overlap.json, manifest.json. No
+    document is in two of them. The same config gives the same bytes on every machine, whatever the number of cores.
 
     Args:
         data: a DataConfig.
@@ -72,6 +75,12 @@ def _validate(config: DataConfig) -> None:
         raise ValueError(f"data.heldout_fraction={config.heldout_fraction}: give a fraction between 0 and 1")
     if config.vocab_size <= 256:
         raise ValueError(f"data.vocab_size={config.vocab_size}: give at least 257, the bytes and {END_OF_TEXT}")
+    generated = {g.domain for g in config.generated}
+    for domain in config.instruct.bytes:
+        if domain not in generated.union(instruct.DOMAINS):
+            raise ValueError(
+                f"data.instruct.bytes.{domain}: give a domain of data.generated, or {' or '.join(instruct.DOMAINS)}"
+            )
     if not (config.sources or config.generated or config.hub):
         raise ValueError(f"data={config.name} has no sources, nothing generated and no hub data set")
 
@@ -89,22 +98,36 @@ def _build(config: DataConfig, data_dir: Path, folder: Path) -> None:
         train, overlap = _remove_overlap(config, train, axes, read)
     for documents in (train, *heldout.values()):
         documents.sort(key=lambda document: order_key(config.seed, document.text))
+    train, continued, pairs = _reserve(config, train)
+    pairs += [instruct.question_pair(question) for part in read.generated.values() for question in part.instruct]
+    pairs.sort(key=lambda pair: order_key(config.seed, *pair))
     with _stage("train the tokenizer"):
         tokenizer = train_tokenizer(train, config.vocab_size, config.tokenizer_bytes)
         _as_transformers(tokenizer).save_pretrained(folder / "tokenizer")
     with _stage("tokenise"):
         dtype = np.dtype("<u2" if tokenizer.get_vocab_size() <= 65536 else "<u4")
-        tokens = _write_tokens(tokenizer, train, folder / "train.bin", dtype)
-        heldout = {domain: _cut(documents, config.heldout_bytes) for domain, documents in heldout.items()}
-        counts = {domain: _count(tokenizer, documents) for domain, documents in heldout.items()}
+        tokens = {"train": _write_tokens(tokenizer, train, folder / "train.bin", dtype)}
+        if continued:
+            tokens["continued"] = _write_tokens(tokenizer, continued, folder / "continued.bin", dtype)
+        if pairs:
+            tokens["instruct"] = _write_pairs(tokenizer, pairs, folder / "instruct", dtype)
+        heldout = {domain: _beginnings(documents, config.heldout_bytes) for domain, documents in heldout.items()}
+        counts = {domain: _count(tokenizer, documents) for domain, documents in heldout.items() if documents}
     for domain, documents in heldout.items():
         _write_jsonl(folder / "heldout" / f"{domain}.jsonl", [{"text": document.text} for document in documents])
-    for axis, rows in axes.items():
-        _write_jsonl(folder / "items" / f"{axis}.jsonl", rows)
+    paths = {axis: folder / "items" / f"{axis}.jsonl" for axis in axes}
+    for axis, path in paths.items():
+        _write_jsonl(path, axes[axis])
     write_json(folder / "overlap.json", overlap)
     manifest = {
         "name": config.name,
-        "domains": _domains(train, tokens, heldout, counts),
+        "domains": _domains(
+            {
+                "train": (train, tokens["train"]),
+                "continued": (continued, tokens.get("continued", {})),
+                "heldout": ([document for documents in heldout.values() for document in documents], counts),
+            }
+        ),
         "sources": [
             {"package": s.package, "version": s.version, "file": s.file, "sha256": s.sha256, "domain": s.domain}
             for s in config.sources + config.benchmarks
@@ -112,19 +135,20 @@ def _build(config: DataConfig, data_dir: Path, folder: Path) -> None:
         "duplicates_removed": duplicates,
         "vocab_size": tokenizer.get_vocab_size(),
         "dtype": {2: "uint16", 4: "uint32"}[dtype.itemsize],
-        "train_tokens": sum(tokens.values()),
-        "bytes_per_token": sum(len(d.text.encode()) for d in train) / sum(tokens.values()),
-        "train_sha256": sha256_file(folder / "train.bin"),
-        "items": {
-            axis: {"count": len(rows), "sha256": sha256_file(folder / "items" / f"{axis}.jsonl")}
-            for axis, rows in axes.items()
+        "parts": {
+            part: {"tokens": sum(counts.values()), "sha256": sha256_file(folder / f"{part}.bin")}
+            for part, counts in tokens.items()
         },
+        "bytes_per_token": sum(len(d.text.encode()) for d in train) / sum(tokens["train"].values()),
+        "instruct": {"pairs": len(pairs), **tokens.get("instruct", {})},
+        "items": {axis: {"count": len(rows), "sha256": sha256_file(paths[axis])} for axis, rows in axes.items()},
         "axes_without_items": [axis for axis in items.DOMAIN_OF_AXIS if axis not in axes],
         "corpus_version": CORPUS_VERSION,
         "versions": {name: version(name) for name in ("tokenizers", "transformers", "reasoning-gym", "datasets")},
     }
     write_json(folder / "manifest.json", manifest)
-    print(f"corpus {config.name}: {manifest['train_tokens']:,} training tokens, {len(train):,} documents", flush=True)
+    sizes = ", ".join(f"{part} {about['tokens']:,}" for part, about in manifest["parts"].items())
+    print(f"corpus {config.name}: tokens: {sizes}", flush=True)
 
 
 @contextmanager
@@ -145,7 +169,16 @@ class _Read(NamedTuple):
 
 def _read(config: DataConfig, archives: list[Path]) -> _Read:
     with ProcessPoolExecutor() as pool:
-        generated = {g.domain: pool.submit(generate, g, config.seed, config.heldout_bytes) for g in config.generated}
+        pairs = config.instruct
+        unseen = GeneratedConfig(domain="ood", tasks=pairs.unseen, max_bytes=0)
+        generated = {
+            g.domain: pool.submit(
+                generate, g, config.seed, config.heldout_bytes, pairs.bytes.get(g.domain, 0), pairs.items
+            )
+            for g in config.generated
+        }
+        if pairs.unseen:
+            generated["ood"] = pool.submit(generate, unseen, config.seed, 0, 0, pairs.items)
         splits: list[Future[sources.Split]] = [
             pool.submit(sources.extract, path, source, config.seed, config.heldout_fraction)
             for source, path in zip(config.sources, archives, strict=False)
@@ -194,10 +227,13 @@ def _make_items(
 ) -> dict[str, list[dict[str, Any]]]:
     axes = {}
     for axis, domain in items.DOMAIN_OF_AXIS.items():
+        proxy = axis.startswith("proxy/")
         if domain in generated:
-            axes[axis] = items.from_questions(generated[domain].questions, config.seed)
+            questions = generated[domain].items if proxy else generated[domain].instruct_items
+            axes[axis] = items.from_questions(axis, questions, config.seed)
         elif domain in heldout:
-            axes[axis] = items.from_heldout(axis, heldout[domain], config.axis_items, config.seed)
+            count = config.axis_items if proxy else config.instruct.items
+            axes[axis] = items.from_heldout(axis, heldout[domain], count, config.seed)
     return {axis: rows for axis, rows in axes.items() if rows}
 
 
@@ -237,6 +273,40 @@ def _remove_overlap(
     }
 
 
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _reserve(config: DataConfig, train: list[Document]) -> tuple[list[Document], list[Document], list[Pair]]:
+    """The documents of train.bin and of continued.bin, and the instruction pairs of documents in neither.
+
+    Raises:
+        ValueError: a domain has less text than was asked for.
+    """
+    continued = dict(config.continued)  # bytes still wanted
+    wanted = {domain: size for domain, size in config.instruct.bytes.items() if domain in instruct.DOMAINS}
+    kept: list[Document] = []
+    shifted: list[Document] = []
+    pairs: list[Pair] = []
+    for document in train:
+        domain = document.domain
+        if continued.get(domain, 0) > 0:
+            shifted.append(document)
+            continued[domain] -= len(document.text.encode())
+        elif wanted.get(domain, 0) > 0 and (found := instruct.pairs(document)):
+            pairs += found
+            wanted[domain] -= sum(len((pair.prompt + pair.completion).encode()) for pair in found)
+        else:
+            kept.append(document)
+    for key, left in {"continued": continued, "instruct.bytes": wanted}.items():
+        for domain, size in left.items():
+            if size > 0:
+                raise ValueError(
+                    f"data.{key}.{domain}: the corpus has {size} bytes less than that; lower it, or raise max_bytes "
+                    "of a source of the domain"
+                )
+    return kept, shifted, pairs
+
+
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +323,7 @@ def train_tokenizer(documents: list[Document], vocab_size: int, max_bytes: int) 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((document.text for document in _cut(documents, max_bytes)), trainer)
+    tokenizer.train_from_iterator((document.text for document in _take(documents, max_bytes)), trainer)
     return tokenizer
 
 
@@ -287,47 +357,69 @@ def _write_tokens(tokenizer: Tokenizer, documents: list[Document], path: Path, d
     return dict(counts)
 
 
+def _write_pairs(tokenizer: Tokenizer, pairs: list[Pair], path: Path, dtype: np.dtype) -> dict[str, int]:
+    """Write prompt, completion and `<|endoftext|>` of each pair to PATH.bin, and beside it to PATH.mask.bin what is
+    learnt: completions and ends; tokens learnt and not learnt."""
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    prompts = tokenizer.encode_batch_fast([pair.prompt for pair in pairs], add_special_tokens=False)
+    completions = tokenizer.encode_batch_fast([pair.completion for pair in pairs], add_special_tokens=False)
+    learnt = given = 0
+    with path.with_suffix(".bin").open("wb") as tokens, path.with_suffix(".mask.bin").open("wb") as mask:
+        for prompt, completion in zip(prompts, completions, strict=True):
+            np.array([*prompt.ids, *completion.ids, end], dtype=dtype).tofile(tokens)
+            np.repeat(np.array([0, 1], np.uint8), [len(prompt.ids), len(completion.ids) + 1]).tofile(mask)
+            given += len(prompt.ids)
+            learnt += len(completion.ids) + 1
+    return {"learnt": learnt, "not_learnt": given}
+
+
 def _count(tokenizer: Tokenizer, documents: list[Document]) -> int:
     return sum(len(ids) for _, ids in _encode(tokenizer, documents))
 
 
-def _cut(documents: list[Document], max_bytes: int) -> list[Document]:
-    """The first documents that fit into `max_bytes`; the next one is cut at a line end."""
-    taken, left = [], max_bytes
+def _take(documents: list[Document], max_bytes: int) -> list[Document]:
+    """The first documents, at least `max_bytes` of them or all."""
+    taken, size = [], 0
     for document in documents:
-        raw = document.text.encode()
-        if len(raw) > left:
-            start = raw[:left].decode(errors="ignore").rpartition("\n")[0]
-            return [*taken, document._replace(text=start)] if start else taken
+        if size >= max_bytes:
+            break
         taken.append(document)
-        left -= len(raw)
+        size += len(document.text.encode())
     return taken
 
 
-def _domains(
-    train: list[Document], tokens: dict[str, int], heldout: dict[str, list[Document]], heldout_tokens: dict[str, int]
-) -> dict[str, dict[str, Any]]:
-    by_domain: dict[str, list[Document]] = defaultdict(list)
-    for document in train:
-        by_domain[document.domain].append(document)
+def _beginnings(documents: list[Document], max_bytes: int) -> list[Document]:
+    """At most `max_bytes` of held-out text, at most a share of them from one document, cut between words: many
+    documents tell more than a few whole ones."""
+    taken, left = [], max_bytes
+    for document in documents:
+        limit = min(left, max(1, max_bytes // HELDOUT_SHARES))
+        raw = document.text.encode()
+        text = document.text if len(raw) <= limit else _before_a_blank(raw[:limit].decode(errors="ignore"))
+        if text:
+            taken.append(document._replace(text=text))
+            left -= len(text.encode())
+    return taken
 
-    def summary(documents: list[Document], count: int) -> dict[str, int]:
-        return {
-            "documents": len(documents),
-            "bytes": sum(len(document.text.encode()) for document in documents),
-            "tokens": count,
-        }
 
-    return {
-        domain: {
-            "train": summary(by_domain[domain], tokens.get(domain, 0)),
-            "heldout": summary(heldout.get(domain, []), heldout_tokens.get(domain, 0)),
-        }
-        for domain in sorted(by_domain)
-    }
+def _before_a_blank(text: str) -> str:
+    return text[: max(text.rfind(" "), text.rfind("\n"), 0)].rstrip()
+
+
+def _domains(parts: dict[str, tuple[list[Document], dict[str, int]]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Documents, bytes and tokens by domain and part, from the documents and tokens by domain of each part."""
+    domains: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+    for part, (documents, tokens) in parts.items():
+        for document in documents:
+            summary = domains[document.domain].setdefault(part, {"documents": 0, "bytes": 0})
+            summary["documents"] += 1
+            summary["bytes"] += len(document.text.encode())
+        for domain, count in tokens.items():
+            domains[domain][part]["tokens"] = count
+    return dict(sorted(domains.items()))
 
 
 def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -12,7 +12,7 @@ from pma.corpus.text import Document
 # Example i of a reasoning-gym dataset is drawn from Random(seed + i), so parts this far apart never share a draw.
 _STRIDE = 100_000_000  # for a part of the text; its tasks share it, else they would ask about the same numbers
 _CHUNK = 10_000  # examples of one dataset object: some of them prepare all they may be asked for
-_PARTS = {"train": 1, "heldout": 2, "items": 3}
+_PARTS = {"train": 1, "heldout": 2, "items": 3, "instruct": 4, "instruct_items": 5}
 _DOCUMENT_CHARACTERS = 1024
 
 
@@ -29,59 +29,78 @@ class Question(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """What one generated domain gives."""
+    """What one generated domain gives; no question of an item stands in another part."""
 
     train: list[Document]
     heldout: list[Document]
-    questions: list[Question]  # for items: distinct, none of them in train or heldout
-    dropped: int  # training questions that were equal to one of an item or of the held-out text
+    items: list[Question]  # distinct
+    instruct: list[Question]
+    instruct_items: list[Question]  # distinct
+    dropped: int  # questions of train or instruct that were equal to one of an item or of the held-out text
 
 
-def generate(config: GeneratedConfig, seed: int, heldout_bytes: int) -> Generated:
-    """Generate a domain: items first, then held-out and training text without the questions of the items."""
-    names = list(config.tasks)
-    streams = _streams(config, seed, "items")
-    questions: dict[str, Question] = {}
-    for index, name in enumerate(names):
-        wanted = (config.items + len(names) - 1 - index) // len(names)
+def generate(
+    config: GeneratedConfig, seed: int, heldout_bytes: int, instruct_bytes: int = 0, instruct_items: int = 0
+) -> Generated:
+    """Generate a domain: items first, then held-out text, training text and instructions without their questions."""
+    items = _distinct(config, seed, "items", config.items, set())
+    asked = {q.question for q in items}
+    more_items = _distinct(config, seed, "instruct_items", instruct_items, asked)
+    asked |= {q.question for q in more_items}
+    heldout, _ = _questions_of(config, seed, "heldout", heldout_bytes, asked)
+    asked |= {q.question for q in heldout}
+    train, dropped = _questions_of(config, seed, "train", config.max_bytes, asked)
+    instruct, dropped_too = _questions_of(config, seed, "instruct", instruct_bytes, asked)
+    documents = (_documents(config.domain, part, text) for part, text in (("train", train), ("heldout", heldout)))
+    return Generated(*documents, items, instruct, more_items, dropped + dropped_too)
+
+
+def _distinct(config: GeneratedConfig, seed: int, part: str, count: int, excluded: set[str]) -> list[Question]:
+    """`count` questions, shared equally between the tasks."""
+    streams = _streams(config, seed, part)
+    found: dict[str, Question] = {}
+    for index, name in enumerate(streams):
+        wanted = (count + len(streams) - 1 - index) // len(streams)
         # A question space smaller than what is asked for would never end.
         for _, question in zip(range(100 * wanted), streams[name], strict=False):
             if wanted == 0:
                 break
-            if question.question not in questions:
-                questions[question.question] = question
+            if question.question not in found and question.question not in excluded:
+                found[question.question] = question
                 wanted -= 1
         if wanted > 0:
             raise ValueError(
                 f"data.generated: task {name} has too few distinct questions; widen its options or lower items"
             )
-    excluded = set(questions)
-    heldout, heldout_questions, _ = _documents(config, seed, "heldout", heldout_bytes, excluded)
-    train, _, dropped = _documents(config, seed, "train", config.max_bytes, excluded | heldout_questions)
-    return Generated(train, heldout, list(questions.values()), dropped)
+    return list(found.values())
 
 
-def _documents(
+def _questions_of(
     config: GeneratedConfig, seed: int, part: str, max_bytes: int, excluded: set[str]
-) -> tuple[list[Document], set[str], int]:
-    """Documents of one part, the questions in them, and how many were left out."""
-    documents, asked, dropped = [], set(), 0
+) -> tuple[list[Question], int]:
+    """Questions of one part, every task an equal share of the bytes, and how many were left out."""
+    questions, dropped = [], 0
     streams = _streams(config, seed, part)
-    written = dict.fromkeys(streams, 0)  # bytes of each task: they get equal shares
+    written = dict.fromkeys(streams, 0)  # bytes
     while sum(written.values()) < max_bytes:
-        texts: list[str] = []
-        while sum(map(len, texts)) < _DOCUMENT_CHARACTERS:
-            name = min(written, key=written.__getitem__)
-            question = next(streams[name])
-            if question.question in excluded:
-                dropped += 1
-                continue
-            asked.add(question.question)
-            texts.append(question.text())
-            written[name] += len(texts[-1].encode())
-        text = "".join(texts).rstrip("\n")
-        documents.append(Document(config.domain, f"reasoning-gym:{part}#{len(documents)}", text))
-    return documents, asked, dropped
+        name = min(written, key=written.__getitem__)
+        question = next(streams[name])
+        if question.question in excluded:
+            dropped += 1
+        else:
+            questions.append(question)
+            written[name] += len(question.text().encode())
+    return questions, dropped
+
+
+def _documents(domain: str, part: str, questions: list[Question]) -> list[Document]:
+    documents, text = [], ""
+    for number, question in enumerate(questions, 1):
+        text += question.text()
+        if len(text) >= _DOCUMENT_CHARACTERS or number == len(questions):
+            documents.append(Document(domain, f"reasoning-gym:{part}#{len(documents)}", text.rstrip("\n")))
+            text = ""
+    return documents
 
 
 def _streams(config: GeneratedConfig, seed: int, part: str) -> dict[str, Iterator[Question]]:

@@ -1,11 +1,18 @@
-"""Evaluation items of the four axes: a context and choices, scored as context + choice.
+"""Evaluation items of the suites proxy and instruct: a context and choices, scored as context + choice.
 
-| axis | stands in for | an item |
-|---|---|---|
-| code | HumanEval | lines of a held-out Python file; the true next line against lines of other held-out places |
-| knowledge | MMLU | a held-out dictionary word; its definition against those of words of the same part of speech |
-| reasoning | BBH | a generated question; the answer against wrong ones of the same form |
-| math | GSM8K | the same; wrong numbers from near to far |
+| suite | axis | stands in for | an item | wrong choices, so that models of every size can tell some of them |
+|---|---|---|---|---|
+| proxy | code | HumanEval | lines of a held-out Python file, and the next | corruptions |
+| proxy | knowledge | MMLU | a held-out dictionary word, and its definition | corruptions |
+| proxy | reasoning | BBH | a generated question, and its answer | No for Yes; other names; other orders of a list |
+| proxy | math | GSM8K | the same | a near number, another question's answer, the other sign |
+| instruct | math, reasoning | Table 1's | the same in the chat template | as in proxy |
+| instruct | knowledge | MMLU | what a held-out dictionary word means | corruptions |
+| instruct | dialogue | instruction following | two turns of a held-out conversation, and the next | corruptions |
+| instruct | ood | OOD | a generated question of a task trained on nowhere | as in math and reasoning |
+
+"corruptions" are the right choice of another place, of like length, and the right choice twice with its bytes in
+another order: two neighbouring words swapped, and any two words or marks.
 """
 
 from __future__ import annotations
@@ -15,33 +22,42 @@ import random
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations, pairwise
+from typing import Any
 
 from pma.corpus.generated import Question
+from pma.corpus.instruct import ENTRY, Pair, pairs, question_pair
 from pma.corpus.text import Document, order_key
 
-DOMAIN_OF_AXIS = {"code": "code", "knowledge": "dictionary", "reasoning": "reasoning", "math": "math"}
+DOMAIN_OF_AXIS = {
+    "proxy/code": "code",
+    "proxy/knowledge": "dictionary",
+    "proxy/reasoning": "reasoning",
+    "proxy/math": "math",
+    "instruct/math": "math",
+    "instruct/reasoning": "reasoning",
+    "instruct/knowledge": "dictionary",
+    "instruct/dialogue": "dialogue",
+    "instruct/ood": "ood",
+}
 CHOICES = 4
-CONTEXT_LINES, CONTEXT_CHARACTERS = 8, 320
+CONTEXT_LINES, CONTEXT_CHARACTERS = 6, 200
 LINE_CHARACTERS = (16, 72)
 DEFINITION_CHARACTERS = (24, 100)
-LENGTH_RATIO = 1.3  # of the longest allowed difference between the true choice and a wrong one
-
-
-class _Candidate(NamedTuple):
-    context: str
-    choice: str
-    source: str
-    group: str  # wrong choices come from candidates of the same group
+LENGTH_RATIO = 1.3  # of the longest allowed difference between the true choice and that of another place
 
 
 def from_heldout(axis: str, documents: list[Document], count: int, seed: int) -> list[dict[str, Any]]:
-    """At most `count` items of the code or knowledge axis from the held-out documents of its domain."""
-    read = {"code": _code_candidates, "knowledge": _knowledge_candidates}[axis]
-    candidates = [candidate for document in documents for candidate in read(document)]
-    candidates.sort(key=lambda c: order_key(seed, c.source, c.context, c.choice))
-    groups: dict[str, list[_Candidate]] = defaultdict(list)
+    """At most `count` items from the held-out documents of the domain of an axis."""
+    readers: dict[str, Callable[[Document], Iterable[Pair]]] = {
+        "proxy/code": _code_pairs,
+        "proxy/knowledge": _definition_pairs,
+    }
+    read = readers.get(axis, pairs)
+    candidates = [pair for document in documents for pair in read(document)]
+    candidates.sort(key=lambda p: order_key(seed, p.source, p.prompt, p.completion))
+    groups: dict[str, list[Pair]] = defaultdict(list)
     for candidate in candidates:
         groups[candidate.group].append(candidate)
     taken: dict[str, int] = defaultdict(int)  # files take turns, so that no large one dominates
@@ -53,15 +69,16 @@ def from_heldout(axis: str, documents: list[Document], count: int, seed: int) ->
     for _, candidate in sorted(zip(rounds, candidates, strict=True), key=lambda pair: pair[0]):
         if len(items) == count:
             break
-        wrong = _wrong_choices(candidate, groups[candidate.group], random.Random(f"{seed} {axis} {len(items)}"))
-        if wrong and candidate.choice not in used:
-            used.add(candidate.choice)
-            items.append(_item(candidate.context, candidate.choice, wrong, candidate.source, seed))
+        rng = random.Random(f"{seed} {axis} {len(items)}")
+        wrong = _elsewhere(candidate, groups[candidate.group], rng) + corruptions(candidate.completion, rng)
+        if len(wrong) == CHOICES - 1 and candidate.completion not in used:
+            used.add(candidate.completion)
+            items.append(_item(candidate, wrong, seed))
     return items
 
 
-def from_questions(questions: list[Question], seed: int) -> list[dict[str, Any]]:
-    """One item for each generated question."""
+def from_questions(axis: str, questions: list[Question], seed: int) -> list[dict[str, Any]]:
+    """One item for each generated question, in the form of the axis' suite."""
     answers: dict[str, list[str]] = defaultdict(list)
     for question in questions:
         if question.answer not in answers[question.task]:
@@ -69,79 +86,98 @@ def from_questions(questions: list[Question], seed: int) -> list[dict[str, Any]]
     items = []
     for number, question in enumerate(questions):
         rng = random.Random(f"{seed} {question.task} {number}")
-        wrong = wrong_answers(question, answers[question.task], rng)
-        context, source = question.prompt(), f"reasoning-gym/{question.task}"
-        items.append(_item(context, f" {question.answer}", [f" {w}" for w in wrong], source, seed))
+        wrong = [f" {answer}" for answer in wrong_answers(question, answers[question.task], rng)]
+        right = question_pair(question)
+        if axis.startswith("proxy/"):
+            right = right._replace(prompt=question.prompt())
+        items.append(_item(right, wrong, seed))
     return items
 
 
 def wrong_answers(question: Question, others: list[str], rng: random.Random) -> list[str]:
-    """Wrong answers of the same form: the other of a pair, numbers from near to far, other orders of a list, other
-    names that the question starts a sentence with, or `others`, the answers of the same task."""
+    """Wrong answers of the same form, from near to far where there is such an order: the other of a pair, numbers,
+    lists, two names that the question starts a sentence with and one it does not, or `others`, the answers of the same
+    task."""
     answer = question.answer
     for pair in (("Yes", "No"), ("True", "False")):
         if answer in pair:
             return [pair[1 - pair.index(answer)]]
     if re.fullmatch(r"-?\d+", answer):
-        return _near_misses(int(answer), others, rng)
+        return _wrong_numbers(int(answer), others, rng)
     parts = answer.split(", ")
     if len(set(parts)) >= 3:
-        return _other_orders(parts, rng)
-    names = re.findall(r"(?:^|\. )([^\s.]+)", question.question)
-    pool = [other for other in (names if answer in names else others) if other != answer]
-    return rng.sample(pool, min(CHOICES - 1, len(pool)))
+        return _wrong_lists(parts, rng)
+    names = [name for name in re.findall(r"(?:^|\. )([^\s.]+)", question.question) if name != answer]
+    inside = rng.sample(names, min(CHOICES - 2, len(names))) if answer in question.question else []
+    outside = [other for other in others if other != answer and other not in question.question]
+    return inside + rng.sample(outside, min(CHOICES - 1 - len(inside), len(outside)))
 
 
-def _near_misses(value: int, others: list[str], rng: random.Random) -> list[str]:
-    """Wrong numbers of the same sign, from near to far, so that models of every size can tell some of them apart: off
-    by at most 3, off by 10 (3 or 4 for one digit), the answer to another question."""
-    sign = -1 if value < 0 else 1
-    size = abs(value)
-    smallest = 1 if value < 0 else 0
-    tens = [size + 10, size - 10] if size >= 10 else []
-    far = [abs(int(other)) for other in others if re.fullmatch(r"-?\d+", other) and (other[0] == "-") == (value < 0)]
+def _wrong_numbers(value: int, others: list[str], rng: random.Random) -> list[str]:
+    """From near to far: off by at most 3 or by 10; the answer to another question, of as many digits if there is one;
+    of the other sign."""
+    near = [value + offset for offset in (1, -1, 2, -2, 3, -3, 10, -10)]
+    elsewhere = [int(other) for other in others if re.fullmatch(r"-?\d+", other)]
     pools = [
-        [size + offset for offset in (1, -1, 2, -2, 3, -3)],
-        [*tens, size + 3, size + 4],
-        rng.sample(far, min(10, len(far))) + [size + offset for offset in (5, 6, 7)],
+        [n for n in near if n * value > 0],
+        [n for n in elsewhere if n * value > 0 and len(str(n)) == len(str(value))],
+        [-value],
     ]
     wrong: list[int] = []
-    for number, pool in enumerate(pools):
-        good = [n for n in dict.fromkeys(pool) if n >= smallest and n != size and n not in wrong]
-        wrong.append(good[0] if number == 2 else rng.choice(good[:2] if number == 1 else good))
-    return [str(sign * n) for n in wrong]
+    for pool in pools:
+        left = [n for n in pool if n not in (value, *wrong)]
+        wrong.append(rng.choice(left or [n for n in near if n not in wrong]))
+    return [str(n) for n in wrong]
 
 
-def _other_orders(parts: list[str], rng: random.Random) -> list[str]:
-    orders: list[str] = []
-    while len(orders) < CHOICES - 1:
+def _wrong_lists(parts: list[str], rng: random.Random) -> list[str]:
+    """Lists, from near to far: two elements swapped, the reverse (or two others swapped), one element twice."""
+    lists = [", ".join(reversed(parts))] if parts != parts[::-1] else []
+    while len(lists) < CHOICES - 2:
         first, second = rng.sample(range(len(parts)), 2)
         swapped = list(parts)
         swapped[first], swapped[second] = parts[second], parts[first]
-        if swapped != parts and (text := ", ".join(swapped)) not in orders:
-            orders.append(text)
-    return orders
+        if swapped != parts and (text := ", ".join(swapped)) not in lists:
+            lists.append(text)
+    first, second = rng.choice([(i, j) for i, a in enumerate(parts) for j, b in enumerate(parts) if a != b])
+    return [*lists, ", ".join(parts[second] if i == first else part for i, part in enumerate(parts))]
 
 
-def _item(context: str, right: str, wrong: list[str], source: str, seed: int) -> dict[str, Any]:
-    choices = [right, *wrong]
-    choices.sort(key=lambda choice: order_key(seed, context, choice))
-    return {"context": context, "choices": choices, "answer": choices.index(right), "source": source}
+def _item(right: Pair, wrong: list[str], seed: int) -> dict[str, Any]:
+    choices = [right.completion, *wrong]
+    choices.sort(key=lambda choice: order_key(seed, right.prompt, choice))
+    answer = choices.index(right.completion)
+    return {"context": right.prompt, "choices": choices, "answer": answer, "source": right.source}
 
 
-def _wrong_choices(candidate: _Candidate, group: list[_Candidate], rng: random.Random) -> list[str]:
-    length, found = len(candidate.choice), []
-    for other in (group[rng.randrange(len(group))] for _ in range(50)):
-        similar = max(length, len(other.choice)) <= LENGTH_RATIO * min(length, len(other.choice))
-        new = other.choice != candidate.choice and other.choice not in found
-        if similar and new and other.choice.strip() not in candidate.context:
-            found.append(other.choice)
-        if len(found) == CHOICES - 1:
-            return found
+def _elsewhere(pair: Pair, group: list[Pair], rng: random.Random) -> list[str]:
+    """A completion of another pair, of like length, in a list; an empty one when none is found."""
+    length = len(pair.completion)
+    for other in (group[rng.randrange(len(group))].completion for _ in range(50)):
+        similar = max(length, len(other)) <= LENGTH_RATIO * min(length, len(other))
+        if similar and other != pair.completion and other.strip() not in pair.prompt:
+            return [other]
     return []
 
 
-def _code_candidates(document: Document) -> Iterator[_Candidate]:
+def corruptions(text: str, rng: random.Random) -> list[str]:
+    """Two texts: `text` with two neighbouring words swapped, and with any two words or marks swapped; fewer when it has
+    too few."""
+    tokens = re.findall(r"\w+|\s+|[^\w\s]", text)
+    words = [place for place, token in enumerate(tokens) if re.match(r"\w", token)]
+    places = [place for place, token in enumerate(tokens) if not token.isspace()]
+    found: list[str] = []
+    for swaps in (list(pairwise(words)), list(combinations(places, 2))):
+        for first, second in rng.sample(swaps, len(swaps)):
+            swapped = list(tokens)
+            swapped[first], swapped[second] = tokens[second], tokens[first]
+            if (new := "".join(swapped)) not in (text, *found):
+                found.append(new)
+                break
+    return found
+
+
+def _code_pairs(document: Document) -> Iterator[Pair]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in somebody else's code
@@ -158,7 +194,7 @@ def _code_candidates(document: Document) -> Iterator[_Candidate]:
         if LINE_CHARACTERS[0] <= len(line.strip()) <= LINE_CHARACTERS[1] and context.count("\n") >= 2:
             indentation = len(line) - len(line.lstrip())
             if line.strip() not in context and not line.endswith("\\"):
-                yield _Candidate(context, "\n" + line, document.source, str(indentation))
+                yield Pair(context, "\n" + line, document.source, str(indentation))
 
 
 def _is_string(node: ast.stmt) -> bool:
@@ -174,7 +210,7 @@ def _preceding(lines: list[str]) -> str:
     return "\n".join(taken).lstrip("\n")
 
 
-def _knowledge_candidates(document: Document) -> Iterator[_Candidate]:
-    entry = re.match(r"([^\n(]+ \((\w+)\):)( [^\n]+?[a-z]{3}\.)(?=[ \n]|$)", document.text)
+def _definition_pairs(document: Document) -> Iterator[Pair]:
+    entry = ENTRY.match(document.text)
     if entry and DEFINITION_CHARACTERS[0] <= len(entry[3]) <= DEFINITION_CHARACTERS[1]:
-        yield _Candidate(entry[1], entry[3], document.source, entry[2])
+        yield Pair(f"{entry[1]} ({entry[2]}):", entry[3], document.source, "")

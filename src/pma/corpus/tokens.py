@@ -1,4 +1,4 @@
-"""Training batches from the memory-mapped tokens of a corpus, in an order that depends on (seed, step) only."""
+"""Batches from the memory-mapped tokens of a corpus, in an order that depends on (seed, step) only."""
 
 from __future__ import annotations
 
@@ -7,45 +7,65 @@ from pathlib import Path
 
 import numpy as np
 
+from pma.config import PARTS
+
+IGNORED = -100  # target of a position where nothing is learnt; torch's default ignore_index
+
 
 class TokenDataset:
     """Batches of token sequences.
 
-    Sequences are consecutive, non-overlapping windows of train.bin. Each epoch visits them in a new permutation.
+    Sequences are consecutive, non-overlapping windows of the part's tokens. Each epoch visits them in a new
+    permutation.
 
     Args:
         corpus_dir: a corpus folder.
         seed: of the order.
         sequence_length: tokens.
         batch_sequences: sequences a batch.
+        part: train, continued (the shifted mix of continued training) or instruct (fine-tuning, where only the
+            completions are learnt).
 
     Attributes:
-        tokens: tokens of the training split.
+        tokens: tokens of the part.
         epoch_steps: batches an epoch; sequences left over are not used in that epoch.
 
     Raises:
-        ValueError: the corpus holds less than one batch.
+        ValueError: the corpus has no such part, or less than one batch of it.
     """
 
-    def __init__(self, corpus_dir: Path, seed: int, sequence_length: int, batch_sequences: int) -> None:
+    def __init__(
+        self, corpus_dir: Path, seed: int, sequence_length: int, batch_sequences: int, part: str = "train"
+    ) -> None:
+        if part not in PARTS:
+            raise ValueError(f"train.part={part}: choose one of {', '.join(PARTS)}")
+        path, mask = corpus_dir / f"{part}.bin", corpus_dir / f"{part}.mask.bin"
+        if not path.is_file():
+            raise ValueError(f"{corpus_dir} has no part {part}; set data.{part} and build the corpus")
         dtype = json.loads((corpus_dir / "manifest.json").read_text())["dtype"]
-        self._data = np.memmap(corpus_dir / "train.bin", dtype=np.dtype(dtype).newbyteorder("<"), mode="r")
+        self._data = np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r")
+        self._learnt = np.memmap(mask, dtype=np.uint8, mode="r") if mask.is_file() else None
         self._seed, self._length, self._batch = seed, sequence_length, batch_sequences
         self.tokens = len(self._data)
         self._windows = (self.tokens - 1) // sequence_length
         self.epoch_steps = self._windows // batch_sequences
         if self.epoch_steps < 1:
             raise ValueError(
-                f"{corpus_dir} holds {self.tokens} tokens, less than one batch of {batch_sequences} sequences of "
+                f"{path} holds {self.tokens} tokens, less than one batch of {batch_sequences} sequences of "
                 f"{sequence_length} tokens; use a larger corpus, or lower scale.batch_tokens"
             )
         self._epoch = -1
 
-    def batch(self, step: int) -> np.ndarray:
-        """Batch of a step: int64, (batch_sequences, sequence_length + 1); the last column is the next token."""
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of a step, both int64 (batch_sequences, sequence_length): the targets are the next
+        tokens, IGNORED where nothing is learnt."""
         epoch, index = divmod(step, self.epoch_steps)
         if epoch != self._epoch:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(self._windows)
             self._epoch = epoch
         starts = self._order[index * self._batch : (index + 1) * self._batch] * self._length
-        return self._data[starts[:, None] + np.arange(self._length + 1)].astype(np.int64)
+        places = starts[:, None] + np.arange(self._length)
+        targets = self._data[places + 1].astype(np.int64)
+        if self._learnt is not None:
+            targets[self._learnt[places + 1] == 0] = IGNORED
+        return self._data[places].astype(np.int64), targets

@@ -28,9 +28,9 @@ def evaluate(cfg: DictConfig) -> None:
     if not files[0].is_file() or len(files) == 1:
         raise ValueError(f"model={folder}: no model there; give a folder with config.json and *.safetensors")
     device = _device(cfg.device)
-    corpus = _corpus(cfg, folder) if cfg.suite == "proxy" else None
+    corpus = None if cfg.suite == "paper" else _corpus(cfg, folder)
     suite = load_suite(cfg.suite, corpus, cfg.limit)
-    if suite.name == "proxy":
+    if corpus is not None:
         model = load_pretrained(folder)
     else:  # may be too large for anything but the type it is stored in
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
@@ -40,11 +40,11 @@ def evaluate(cfg: DictConfig) -> None:
     print(table(scores))
     if corpus is not None:
         tasks = Path(cfg.cache_dir) / f"{suite.version}-tasks"
-        write_tasks(corpus, tasks)
+        write_tasks(suite.name, corpus, tasks)
         limit = "" if cfg.limit is None else f" --limit {cfg.limit}"
         print(
             f"the same by lm-eval alone: lm_eval --model hf --model_args pretrained={folder},dtype=float32 "
-            f"--include_path {tasks} --tasks pma_proxy{limit}"
+            f"--include_path {tasks} --tasks pma_{suite.name}{limit}"
         )
     if cfg.output is not None:
         result = {"model": cfg.model, "suite": suite.name, "version": suite.version}

@@ -7,7 +7,7 @@ import math
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -60,7 +60,7 @@ class Scorer:
     ) -> None:
         self._suite = suite
         self._model = model.to(device).eval()
-        self._quiet = suite.name == "proxy" or not sys.stderr.isatty()  # the proxy suite takes seconds
+        self._quiet = suite.name != "paper" or not sys.stderr.isatty()  # the others take seconds
         self._lm = FastLM(self._model, tokenizer, cpu_threads(threads))
         encoding = hash_json([_tokenizer_state(tokenizer), self._lm.max_length, str(model.dtype)])
         self._folder = Path(cache_dir) / f"{suite.version}-{encoding[:8]}"
@@ -78,6 +78,22 @@ class Scorer:
             cached = self._compute(weights_hash)
             write_text(self._path(weights_hash), json.dumps(cached, separators=(",", ":")))
         return [Score(**score) for score in cached["scores"]]
+
+    def score_loaded(self, tasks: Sequence[str]) -> list[Score]:
+        """Scores, on some tasks alone (our names), of whatever the model holds now; not cached.
+
+        Raises:
+            ValueError: for a task the suite does not have, or log-likelihoods that are not finite.
+        """
+        chosen = {source: task for source, task in self._suite.tasks.items() if Row(source, "").task in tasks}
+        if len(chosen) != len(tasks):
+            raise ValueError(f"tasks={list(tasks)}: suite {self._suite.name} has {', '.join(self._suite.tasks)}")
+        self._answer("now in the model", list(chosen))
+        return [
+            _task_score(Row(source, key), task, values)
+            for source, task in chosen.items()
+            for key, values in self._values(source, task).items()
+        ]
 
     def items(self, weights_hash: str) -> dict[tuple[str, str], list[float]]:
         """Values of single items of weights scored before, by (task, metric), in the suite's order; their mean is the
@@ -103,7 +119,7 @@ class Scorer:
             raise ValueError(f"{self._path(weights_hash)}: not readable as JSON ({error}); remove it") from None
 
     def _compute(self, weights_hash: str) -> dict[str, Any]:
-        self._answer(weights_hash)
+        self._answer(weights_hash, list(self._suite.tasks))
         scores: dict[Row, Score] = {}
         items = []
         for name, task in self._suite.tasks.items():
@@ -118,10 +134,10 @@ class Scorer:
         reported = [scores[row] for row in self._suite.rows] + averages
         return {"suite": self._suite.name, "scores": [asdict(score) for score in reported], "items": items}
 
-    def _answer(self, weights_hash: str) -> None:
-        """Put the model's answer into every request, as lm-eval's evaluate does."""
+    def _answer(self, weights_hash: str, tasks: list[str]) -> None:
+        """Put the model's answer into every request of the tasks, as lm-eval's evaluate does."""
         by_type = defaultdict(list)
-        for request in chain.from_iterable(chain.from_iterable(self._suite.requests.values())):
+        for request in chain.from_iterable(chain.from_iterable(self._suite.requests[task] for task in tasks)):
             request.resps, request.filtered_resps = [], {}
             by_type[request.request_type] += [request] * request.repeats
         for request_type, requests in by_type.items():

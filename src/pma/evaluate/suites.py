@@ -22,9 +22,9 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from pma.config import SCORING_VERSION, hash_json
-from pma.evaluate.tasks import AXES, HELDOUT, PREFIX, check_corpus, data_files, task_texts, write_tasks
+from pma.evaluate.tasks import AXES, HELDOUT, check_corpus, data_files, prefix, task_texts, write_tasks
 
-SUITES = ("proxy", "paper")
+SUITES = (*AXES, "paper")
 _FEWSHOT_SEED = 1234  # lm-eval's default
 
 
@@ -38,7 +38,10 @@ class Row:
     @property
     def task(self) -> str:
         """Our name of the task."""
-        return self.source.removeprefix(PREFIX)
+        for suite in AXES:
+            if self.source.startswith(prefix(suite)):
+                return self.source.removeprefix(prefix(suite))
+        return self.source
 
     @property
     def metric(self) -> str:
@@ -120,8 +123,8 @@ def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = No
     """Build a suite.
 
     Args:
-        name: proxy (from the corpus' own items, no network) | paper (from the Hugging Face hub).
-        corpus_dir: folder with items/ and heldout/; the proxy suite needs it.
+        name: proxy | instruct (from the corpus' own items, no network) | paper (from the Hugging Face hub).
+        corpus_dir: folder with items/ and heldout/; all but the paper suite need it.
         limit: first documents a task; None takes all.
 
     Raises:
@@ -135,26 +138,27 @@ def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = No
     if name == "paper":
         return _load_paper(limit)
     if corpus_dir is None:
-        raise ValueError("suite=proxy needs a corpus: give corpus=DIR, a folder with items/ and heldout/")
-    return _load_proxy(Path(corpus_dir), limit)
+        raise ValueError(f"suite={name} needs a corpus: give corpus=DIR, a folder with items/ and heldout/")
+    return _load_of_corpus(name, Path(corpus_dir), limit)
 
 
-def _load_proxy(corpus_dir: Path, limit: int | None) -> Suite:
-    check_corpus(corpus_dir)
-    files = data_files(corpus_dir)
-    axes = [Row(PREFIX + axis, f"{metric},none") for metric in ("acc", "bits_per_byte") for axis in AXES]
+def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
+    check_corpus(name, corpus_dir)
+    files = data_files(name, corpus_dir)
+    axes = {
+        metric: [Row(prefix(name) + a, f"{metric},none") for a in AXES[name]] for metric in ("acc", "bits_per_byte")
+    }
     heldout = [Row(task, "bits_per_byte,none") for task in files if HELDOUT in task]
-    averages = [
-        Average("average", "acc", tuple(axes[: len(AXES)])),
-        Average("average", "bits_per_byte", tuple(axes[len(AXES) :])),
-        Average("heldout", "bits_per_byte", tuple(heldout)),
-    ]
-    definition = task_texts({task: path.relative_to(corpus_dir) for task, path in files.items()})
+    averages = [Average("average", metric, tuple(rows)) for metric, rows in axes.items()]
+    if heldout:
+        averages.append(Average("heldout", "bits_per_byte", tuple(heldout)))
+    definition = task_texts(name, {task: path.relative_to(corpus_dir) for task, path in files.items()})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _offline(folder):
-        write_tasks(corpus_dir, Path(folder))
-        loaded = TaskManager(include_path=folder, include_defaults=False).load(["pma_proxy"])
+        write_tasks(name, corpus_dir, Path(folder))
+        loaded = TaskManager(include_path=folder, include_defaults=False).load([f"pma_{name}"])
         _set_shots(loaded["tasks"], None)
-        return Suite("proxy", loaded["tasks"], {}, axes + heldout, averages, limit, definition)
+        rows = [*axes["acc"], *axes["bits_per_byte"], *heldout]
+        return Suite(name, loaded["tasks"], {}, rows, averages, limit, definition)
 
 
 def _load_paper(limit: int | None) -> Suite:

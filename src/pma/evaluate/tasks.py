@@ -1,10 +1,10 @@
-"""The proxy suite as lm-eval tasks: what its YAML says and how an item of an axis is scored.
+"""The suites of a corpus, proxy and instruct, as lm-eval tasks: what their YAML says and how an item is scored.
 
 An item is {"context", "choices", "answer", "source"}. Each choice is scored as the continuation of the context, by
 plain concatenation. Two metrics:
 
-- `acc`: the choice with the highest log-likelihood per UTF-8 byte is the right one. Per byte, because the choices
-  differ in length; bytes rather than tokens, so that tokenizers can be compared (lm-eval calls this acc_bytes).
+- `acc`: the choice with the highest log-likelihood is the right one, as lm-eval's acc. Not per byte: the choices of an
+  item are of like length by construction, or short answers of a closed set, whose likelihoods compare as they are.
 - `bits_per_byte`: -log2 of the likelihood of the right choice, per UTF-8 byte of it. Lower is better. Continuous, so
   it moves where accuracy is still at chance (as the correct-answer losses of arXiv 2406.04391 and 2508.13144).
 """
@@ -18,8 +18,10 @@ from typing import Any
 
 from pma.files import write_text
 
-AXES = ("code", "reasoning", "knowledge", "math")
-PREFIX = "pma_"
+AXES = {
+    "proxy": ("code", "reasoning", "knowledge", "math"),
+    "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood"),
+}
 HELDOUT = "heldout_"
 
 _AXIS = """\
@@ -52,70 +54,86 @@ metric_list:
 metadata: {{version: 1}}
 """
 
-_GROUPS = """\
-group: pma_proxy
+_GROUP = """\
+group: {group}
 task:
-  - group: pma_axes
-    task: [{axes}]
-    aggregate_metric_list:
-      - {{metric: acc, weight_by_size: false}}
-      - {{metric: bits_per_byte, weight_by_size: false}}
-  - group: pma_heldout
-    task: [{heldout}]
+{parts}"""
+
+_PART = """\
+  - group: {group}
+    task: [{tasks}]
     aggregate_metric_list:
       - {{metric: bits_per_byte, weight_by_size: false}}
+"""
+
+_ACCURACY = """\
+      - {metric: acc, weight_by_size: false}
 """
 
 
 def process_results(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
     """Metrics of one item from lm-eval's (log-likelihood in nats, is greedy) of each choice."""
-    per_byte = [logprob / len(choice.encode()) for (logprob, _), choice in zip(results, doc["choices"], strict=True)]
-    best = max(range(len(per_byte)), key=per_byte.__getitem__)
-    return {"acc": float(best == doc["answer"]), "bits_per_byte": -per_byte[doc["answer"]] / math.log(2)}
+    logprobs = [logprob for logprob, _ in results]
+    best = max(range(len(logprobs)), key=logprobs.__getitem__)
+    bits = -logprobs[doc["answer"]] / math.log(2)
+    return {"acc": float(best == doc["answer"]), "bits_per_byte": bits / len(doc["choices"][doc["answer"]].encode())}
 
 
-def data_files(corpus_dir: Path) -> dict[str, Path]:
-    """File of every task of the proxy suite, by task name: the axes, then the held-out domains in order of name.
+def data_files(suite: str, corpus_dir: Path) -> dict[str, Path]:
+    """File of every task of a suite, by task name: the axes, then, of proxy, the held-out domains in order of name.
 
     Raises:
-        ValueError: when the folder is no corpus.
+        ValueError: when the folder is no corpus with items of the suite.
     """
-    axes = {PREFIX + axis: corpus_dir / "items" / f"{axis}.jsonl" for axis in AXES}
-    heldout = {f"{PREFIX}{HELDOUT}{p.stem}": p for p in sorted((corpus_dir / "heldout").glob("*.jsonl"))}
-    missing = [str(path) for path in axes.values() if not path.is_file()]
-    if missing or not heldout:
-        what = ", ".join(missing) or f"{corpus_dir / 'heldout'}/*.jsonl"
-        raise ValueError(f"{corpus_dir}: no corpus with evaluation items there (missing: {what}); build the corpus")
-    return axes | heldout
+    files = {f"{prefix(suite)}{axis}": corpus_dir / "items" / suite / f"{axis}.jsonl" for axis in AXES[suite]}
+    missing = [str(path) for path in files.values() if not path.is_file()]
+    if suite == "proxy":
+        heldout = sorted((corpus_dir / "heldout").glob("*.jsonl"))
+        files |= {f"{prefix(suite)}{HELDOUT}{path.stem}": path for path in heldout}
+        missing += [] if heldout else [f"{corpus_dir / 'heldout'}/*.jsonl"]
+    if missing:
+        raise ValueError(
+            f"{corpus_dir}: no corpus with items of suite {suite} there (missing: {', '.join(missing)}); build the "
+            f"corpus from a data config that has all domains of the suite"
+        )
+    return files
 
 
-def task_texts(files: dict[str, Path]) -> dict[str, str]:
-    """YAML by file name, for tasks that read `files`."""
+def prefix(suite: str) -> str:
+    """What the names of a suite's tasks begin with in lm-eval, where they share one name space."""
+    return f"pma_{suite}_"
+
+
+def task_texts(suite: str, files: dict[str, Path]) -> dict[str, str]:
+    """YAML by file name, for tasks that read `files`; the group pma_SUITE holds all of them."""
     axes = [task for task in files if HELDOUT not in task]
     heldout = [task for task in files if HELDOUT in task]
     texts = {
         f"{task}.yaml": (_AXIS if task in axes else _HELDOUT).format(task=task, path=json.dumps(str(path)))
         for task, path in files.items()
     }
-    return texts | {"pma_proxy.yaml": _GROUPS.format(axes=", ".join(axes), heldout=", ".join(heldout))}
+    parts = _PART.format(group=f"{prefix(suite)}axes", tasks=", ".join(axes)) + _ACCURACY
+    if heldout:
+        parts += _PART.format(group=f"{prefix(suite)}heldout", tasks=", ".join(heldout))
+    return texts | {f"pma_{suite}.yaml": _GROUP.format(group=f"pma_{suite}", parts=parts)}
 
 
-def write_tasks(corpus_dir: Path, folder: Path) -> None:
-    """Write the suite's YAML so that lm-eval's own command line runs it, with the corpus' absolute path:
+def write_tasks(suite: str, corpus_dir: Path, folder: Path) -> None:
+    """Write a suite's YAML so that lm-eval's own command line runs it, with the corpus' absolute path:
 
-    lm_eval --model hf --model_args pretrained=MODEL,dtype=float32 --include_path FOLDER --tasks pma_proxy
+    lm_eval --model hf --model_args pretrained=MODEL,dtype=float32 --include_path FOLDER --tasks pma_SUITE
     """
-    for name, text in task_texts(data_files(corpus_dir.resolve())).items():
+    for name, text in task_texts(suite, data_files(suite, corpus_dir.resolve())).items():
         write_text(folder / name, text)
 
 
-def check_corpus(corpus_dir: Path) -> None:
-    """Refuse items and held-out documents that cannot be scored.
+def check_corpus(suite: str, corpus_dir: Path) -> None:
+    """Refuse items and held-out documents of a suite that cannot be scored.
 
     Raises:
         ValueError: naming file and line.
     """
-    for task, path in data_files(corpus_dir).items():
+    for task, path in data_files(suite, corpus_dir).items():
         valid, form = (_is_document, '{"text"}') if HELDOUT in task else (_is_item, _ITEM_FORM)
         with open(path, encoding="utf-8") as lines:
             number = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pma.snapshot import snapshots
+from pma.snapshot import trajectory
 
 
 def window(available: Iterable[int], n: int, interval: int, end: int) -> list[int]:
@@ -42,12 +42,12 @@ def _nearest(have: set[int], n: int, interval: int, end: int) -> str:
 
 
 def run_window(run_dir: Path, n: int, interval: int, end: int) -> list[Path]:
-    """Snapshot folders of a run for a window, oldest first.
+    """Snapshot folders of a window, oldest first; it may reach back into the run that this one was forked off.
 
     Raises:
         ValueError: when the run has no snapshots, or the window cannot be filled.
     """
-    found = snapshots(run_dir)
+    found = trajectory(run_dir)
     if not found:
         raise ValueError(f"{run_dir}: no snapshots there; give the folder of a trained run, runs/SCALE/RUN")
     return [found[tokens] for tokens in window(found, n, interval, end)]

@@ -1,0 +1,49 @@
+"""Copy the records of your own runs to runs/SCALE/published: tables, configs, manifests and curves, no weights.
+
+python analysis/publish.py --scale cpu      (then python analysis/claims.py --readme, which `make publish` does)
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from pma.files import MANIFEST, publish_folder
+
+HERE = Path(__file__).resolve().parent
+SUFFIXES = (".csv", ".parquet", ".json", ".jsonl", ".yaml")
+
+
+def publish(runs_dir: Path, scale: str) -> Path:
+    """Replace the published records of a scale by those in RUNS/SCALE.
+
+    Raises:
+        ValueError: when there are no finished records.
+    """
+    source = runs_dir / scale
+    folders = [path.parent for path in sorted(source.glob(f"*/{MANIFEST}")) if path.parent.name != "published"]
+    if not any((folder / "records.csv").exists() for folder in folders):
+        raise ValueError(f"{source}: no records there; make reproduce SCALE={scale} makes them")
+    with publish_folder(source / "published") as aside:
+        for folder in folders:
+            (aside / folder.name).mkdir()
+            for path in sorted(folder.iterdir()):
+                if path.is_file() and path.suffix in SUFFIXES:
+                    shutil.copyfile(path, aside / folder.name / path.name)
+    return source / "published"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Publish the records of a scale.")
+    parser.add_argument("--scale", default="cpu")
+    parser.add_argument("--runs-dir", type=Path, default=HERE.parent / "runs")
+    options = parser.parse_args()
+    published = publish(options.runs_dir, options.scale)
+    files = [path for path in published.rglob("*") if path.is_file()]
+    print(f"{published}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
