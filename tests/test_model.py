@@ -3,6 +3,7 @@
 import copy
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def read(path: Path) -> ModelConfig:
 
 
 def smoke(name: str) -> ModelConfig:
-    return read(CONF_DIR / "model" / "smoke" / f"{name}.yaml")
+    name, _, changed = name.partition(" ")
+    return replace(OmegaConf.to_object(read(CONF_DIR / "model" / "smoke" / f"{name}.yaml")), qk_norm=not changed)
 
 
 def make(name: str, seed: int = 0) -> torch.nn.Module:
@@ -49,7 +51,9 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-both = pytest.mark.parametrize("name", ["dense_411m", "moe_1.3b_13b"])
+DENSE, MOE = "dense_411m", "moe_1.3b_13b"
+kinds = pytest.mark.parametrize("name", [DENSE, MOE, f"{DENSE} without-qk-norm", f"{MOE} without-qk-norm"])
+moe = pytest.mark.parametrize("name", [MOE, f"{MOE} without-qk-norm"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -78,13 +82,13 @@ def test_ladders_grow(scale, ladder):
         assert flops_per_token(large, 64) > 1.2 * flops_per_token(small, 64)
 
 
-@both
+@kinds
 def test_counts_are_those_of_the_built_model(name):
     counts = parameter_counts(smoke(name))
     model = make(name)
     assert counts.total == sum(p.numel() for p in model.parameters())
     assert counts.embedding == model.lm_head.weight.numel()
-    if model.config.model_type == "qwen3_moe":  # 2 of 4 experts idle, of 3 matrices each, in 2 layers
+    if name.startswith("moe"):  # 2 of 4 experts idle, of 3 matrices each, in 2 layers
         assert counts.total - counts.active == 2 * 2 * 3 * 16 * 16
     else:
         assert counts.total == counts.active
@@ -96,7 +100,15 @@ def test_flops_by_hand():
     assert flops_per_token(m, 64) == 6 * multiplied + 12 * 2 * 2 * 16 * 64
 
 
-@both
+@kinds
+def test_only_qk_norm_is_switched_off(name):
+    plain, ours = (make(n).state_dict() for n in (name.split()[0], name))
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in plain.items() if k in ours}
+    assert all("q_norm" in k or "k_norm" in k for k in plain.keys() - ours.keys())
+    assert any("q_norm" in k for k in ours) == smoke(name).qk_norm
+
+
+@kinds
 def test_same_seed_same_model(name):
     a, b, c = (make(name, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -104,7 +116,7 @@ def test_same_seed_same_model(name):
     assert all(tensor.dtype == torch.float32 for tensor in a.values())
 
 
-@both
+@kinds
 def test_loss_and_gradients_equal_those_of_transformers(name):
     model, tokens = make(name), some_tokens(41, 64)  # 2624 rows: more than one chunk of logits, the last one shorter
     cross_entropy, total = next_token_loss(model, tokens)
@@ -123,7 +135,7 @@ def test_loss_and_gradients_equal_those_of_transformers(name):
         torch.testing.assert_close(ours[key], grad, rtol=1e-4, atol=1e-7, msg=lambda text, key=key: f"{key}: {text}")
 
 
-@both
+@kinds
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_targets_not_learnt_count_nothing_in_loss_and_gradients(name, micro_batches):
     model, tokens = make(name), some_tokens()
@@ -149,7 +161,7 @@ def test_a_micro_batch_without_anything_to_learn_leaves_the_rest_as_it_is():
     assert torch.equal(reported, next_token_loss(model, tokens[:2])[0])
 
 
-@both
+@kinds
 def test_cross_entropy_equals_that_of_labels(name):
     model, tokens = make(name), some_tokens()
     with torch.no_grad():
@@ -157,8 +169,9 @@ def test_cross_entropy_equals_that_of_labels(name):
         torch.testing.assert_close(next_token_loss(model, tokens)[0], theirs)
 
 
-def test_load_balancing_counts_every_layer():
-    model, tokens = make("moe_1.3b_13b"), some_tokens()
+@moe
+def test_load_balancing_counts_every_layer(name):
+    model, tokens = make(name), some_tokens()
     inputs = []
     for layer in model.model.layers:
         layer.mlp.gate.register_forward_hook(lambda gate, args, out: inputs.append((gate.weight, args[0])))
@@ -175,8 +188,9 @@ def test_load_balancing_counts_every_layer():
     assert all(layer.mlp.gate.weight.grad.abs().sum() > 0 for layer in model.model.layers)
 
 
-def test_router_runs_in_fp32_under_autocast():
-    model, tokens = make("moe_1.3b_13b"), some_tokens()
+@moe
+def test_router_runs_in_fp32_under_autocast(name):
+    model, tokens = make(name), some_tokens()
     exact = next_token_loss(model, tokens)[0]
     seen = {}
     block = model.model.layers[0].mlp
@@ -192,7 +206,7 @@ def test_router_runs_in_fp32_under_autocast():
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-@both
+@kinds
 def test_round_trip_gives_the_same_model(name, tmp_path):
     model, tokens = make(name), some_tokens()
     next_token_loss(model, tokens)[1].backward()
@@ -213,7 +227,7 @@ def test_loading_from_a_wrong_folder_says_so(tmp_path):
         load_pretrained(tmp_path)
 
 
-@both
+@kinds
 def test_replicas_in_threads_give_the_same_bits_as_in_turn(name):
     torch.set_num_threads(1)
     model, tokens = make(name), some_tokens(8)

@@ -119,7 +119,7 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Architecture. Dense is transformers' Qwen3, MoE is its Qwen3-MoE."""
+    """Architecture. Dense is transformers' Qwen3, MoE its Qwen3-MoE; without QK-norm Llama and Mixtral."""
 
     name: str = MISSING
     kind: str = MISSING  # dense | moe
@@ -135,6 +135,7 @@ class ModelConfig:
     expert_intermediate_size: int | None = None
     load_balancing_coefficient: float = 0.01  # of the auxiliary loss (Switch Transformer, arXiv 2101.03961, eq. 4)
     tie_embeddings: bool = True
+    qk_norm: bool = True  # RMSNorm of each head's queries and keys
     rope_theta: float = 10_000.0
     initializer_range: float = 0.02
     stands_for: str = MISSING  # the paper's size whose place this model takes

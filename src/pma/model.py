@@ -1,7 +1,8 @@
 """Dense and MoE language models from a `ModelConfig`, their exact parameter counts, and the training loss.
 
 Dense is transformers' Qwen3, MoE its Qwen3-MoE: pre-norm, rotary positions, grouped-query attention with QK-norm,
-SwiGLU; every layer of an MoE is sparse, without a shared expert. What is saved is plain Qwen3 / Qwen3-MoE.
+SwiGLU; every layer of an MoE is sparse, without a shared expert. The same without QK-norm is its Llama and Mixtral.
+What is saved is plain Qwen3, Qwen3-MoE, Llama or Mixtral.
 
 Counting convention, here and in conf/model: every parameter counts, embeddings and lm_head included (once when
 tied). Active parameters are all of them but the experts a token is not routed to.
@@ -15,9 +16,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MixtralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
+from transformers.models.mixtral.modeling_mixtral import MixtralExperts, MixtralTopKRouter
 from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeExperts,
     Qwen3MoeTopKRouter,
@@ -26,6 +36,8 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 from transformers.utils import logging as transformers_logging
 
 from pma.config import ModelConfig
+
+_EXPERTS = (Qwen3MoeExperts, MixtralExperts)
 
 transformers_logging.disable_progress_bar()  # a bar for each of hundreds of snapshots helps nobody
 
@@ -39,7 +51,7 @@ class ParameterCounts:
     embedding: int
 
 
-def hf_config(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> Qwen3Config | Qwen3MoeConfig:
+def hf_config(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> PreTrainedConfig:
     """The transformers config of a model for sequences of up to `max_positions` tokens."""
     shared = {
         "vocab_size": m.vocab_size,
@@ -57,15 +69,16 @@ def hf_config(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> Qwen
         "eos_token_id": eos_token_id,
     }
     if m.kind == "dense":
-        return Qwen3Config(intermediate_size=m.intermediate_size, **shared)
+        return (Qwen3Config if m.qk_norm else LlamaConfig)(intermediate_size=m.intermediate_size, **shared)
+    shared |= {
+        "num_experts_per_tok": m.experts_per_token,
+        "output_router_logits": True,
+        "router_aux_loss_coef": m.load_balancing_coefficient,
+    }
+    if not m.qk_norm:
+        return MixtralConfig(num_local_experts=m.experts, intermediate_size=m.expert_intermediate_size, **shared)
     return Qwen3MoeConfig(
-        num_experts=m.experts,
-        num_experts_per_tok=m.experts_per_token,
-        moe_intermediate_size=m.expert_intermediate_size,
-        norm_topk_prob=True,
-        output_router_logits=True,
-        router_aux_loss_coef=m.load_balancing_coefficient,
-        **shared,
+        num_experts=m.experts, moe_intermediate_size=m.expert_intermediate_size, norm_topk_prob=True, **shared
     )
 
 
@@ -120,7 +133,7 @@ def parameter_counts(m: ModelConfig) -> ParameterCounts:
     """Exact counts, taken from the model on the meta device."""
     model = build_meta(m)
     total = sum(p.numel() for p in model.parameters())
-    experts = sum(p.numel() for x in model.modules() if isinstance(x, Qwen3MoeExperts) for p in x.parameters())
+    experts = sum(p.numel() for x in model.modules() if isinstance(x, _EXPERTS) for p in x.parameters())
     idle = experts // m.experts * (m.experts - m.experts_per_token) if experts else 0
     tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
     return ParameterCounts(total=total, active=total - idle, embedding=sum(p.numel() for p in tables))
@@ -150,7 +163,7 @@ def loss(model: PreTrainedModel, inputs: Tensor, targets: Tensor) -> tuple[Tenso
     hidden = outputs.last_hidden_state.flatten(0, 1)
     cross_entropy = _LinearCrossEntropy.apply(hidden, model.lm_head.weight, targets.flatten())
     config = model.config
-    if config.model_type != "qwen3_moe":
+    if not getattr(config, "num_experts", None):
         return cross_entropy, cross_entropy
     assert len(outputs.router_logits) == config.num_hidden_layers
     balance = load_balancing_loss_func(outputs.router_logits, config.num_experts, config.num_experts_per_tok)
@@ -195,7 +208,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden_grad * grad, weight_grad * grad, None
 
 
-class _Fp32Router(Qwen3MoeTopKRouter):
+class _Fp32Router(nn.Module):
     """Chooses experts in fp32 also under autocast: rounded logits would flip choices (Switch, section 2.4)."""
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,7 +216,7 @@ class _Fp32Router(Qwen3MoeTopKRouter):
             return super().forward(hidden_states.float())
 
 
-class _AutocastExperts(Qwen3MoeExperts):
+class _AutocastExperts(nn.Module):
     """Runs in the autocast dtype: grouped_mm is no autocast operation, with fp32 weights it would run in fp32."""
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -216,9 +229,15 @@ class _AutocastExperts(Qwen3MoeExperts):
             return functional_call(self, weights, (hidden_states.to(dtype), top_k_index, top_k_weights))
 
 
+_REPLACEMENTS = {
+    base: type(f"{mixin.__name__}{base.__name__}", (mixin, base), {})
+    for mixin, bases in ((_Fp32Router, (Qwen3MoeTopKRouter, MixtralTopKRouter)), (_AutocastExperts, _EXPERTS))
+    for base in bases
+}
+
+
 def _for_autocast(model: PreTrainedModel) -> PreTrainedModel:
     # Another class for the same module, and no hook or wrapper: names, weights, copies and saved files stay plain.
-    replacement = {Qwen3MoeTopKRouter: _Fp32Router, Qwen3MoeExperts: _AutocastExperts}
     for module in model.modules():
-        module.__class__ = replacement.get(type(module), type(module))
+        module.__class__ = _REPLACEMENTS.get(type(module), type(module))
     return model

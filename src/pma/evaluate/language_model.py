@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Architectures whose logits are lm_head(hidden states), nothing else; any other goes through HFLM's own path.
-_PLAIN_HEAD = ("qwen3", "qwen3_moe")
+_PLAIN_HEAD = ("qwen3", "qwen3_moe", "llama", "mixtral")
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 _HEAD_LOGITS = {"cpu": 2**19, "cuda": 2**28}  # logits at once: what stays in a CPU's cache, or fits a GPU
 
