@@ -165,17 +165,17 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path):
 def test_a_run_starts_from_its_parent_and_continues_its_trajectory(tmp_path):
     trunk = train(config(tmp_path, "run_id=trunk-seed0", "train.fork_points=[5120]"))
     parent = "init.parent={run: trunk, tokens: 5120, n: %d, interval: 2560, optimizer: %s}"
-    fork = train(config(tmp_path, parent % (1, "true"), "run_id=fork"))
+    fork = train(config(tmp_path, parent % (1, "last"), "run_id=fork"))
     assert_same_bits(weights(trunk), weights(fork))
     assert list(trajectory(fork)) == list(snapshots(trunk))  # the window of a merge may reach back before the fork
     assert trajectory(fork)[2560] == snapshots(trunk)[2560] and trajectory(fork)[7680] == snapshots(fork)[7680]
-    merged = train(config(tmp_path, parent % (2, "false"), "run_id=merged"))
+    merged = train(config(tmp_path, parent % (2, "null"), "run_id=merged"))
     expected = average([snapshots(trunk)[2560], snapshots(trunk)[5120]], [0.5, 0.5])
     assert_same_bits(load_file(snapshots(merged)[0] / "model.safetensors"), expected)
     with pytest.raises(ValueError, match="no checkpoint at 2,560.*fork_points"):
-        train(config(tmp_path, (parent % (1, "true")).replace("5120", "2560"), "run_id=nothing"))
+        train(config(tmp_path, (parent % (1, "last")).replace("5120", "2560"), "run_id=nothing"))
     with pytest.raises(ValueError, match="train run=elsewhere first"):
-        train(config(tmp_path, (parent % (1, "true")).replace("trunk", "elsewhere"), "run_id=nowhere"))
+        train(config(tmp_path, (parent % (1, "last")).replace("trunk", "elsewhere"), "run_id=nowhere"))
 
 
 def test_divergence_stops_the_run_names_the_step_and_keeps_good_snapshots(tmp_path):

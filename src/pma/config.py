@@ -163,7 +163,7 @@ class ParentConfig:
     tokens: int = 0  # of its newest snapshot taken
     n: int = 1  # snapshots, SMA
     interval: int | None = None  # tokens between them
-    optimizer: bool = False  # take over the optimizer state of the checkpoint at `tokens`; needs n = 1
+    optimizer: str | None = None  # null: start it anew | last: of the checkpoint at `tokens`; needs n = 1
 
 
 @dataclass
@@ -435,10 +435,10 @@ def validate(cfg: DictConfig) -> None:
             parent.n == 1 or bool(parent.interval), "init.parent.interval", parent.interval, "n above 1 needs tokens"
         )
         _require(
-            parent.n == 1 or not parent.optimizer,
+            parent.optimizer is None or (parent.optimizer == "last" and parent.n == 1),
             "init.parent.optimizer",
             parent.optimizer,
-            "an optimizer state belongs to one snapshot; give n=1, or optimizer=false",
+            "give null, or with n=1 last: an optimizer state belongs to one snapshot",
         )
     _require(m.kind in ("dense", "moe"), "model.kind", m.kind, "choose dense or moe")
     _require(
@@ -494,12 +494,24 @@ _UNSCIENTIFIC_TRAIN = ("checkpoint_interval", "checkpoints_kept", "fork_points",
 
 
 def scientific(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved part of a training job that decides its weights; its hash is the run's identity."""
+    """The resolved part of a training job that decides its weights; its hash is the run's identity.
+
+    What is null does not count, so that an option added later, and null by default, leaves the runs of before as they
+    are.
+    """
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     part = {key: resolved[key] for key in _SCIENTIFIC}
     part["train"] = {k: v for k, v in part["train"].items() if k not in _UNSCIENTIFIC_TRAIN}
     part["scale"] = {k: resolved["scale"][k] for k in _SCIENTIFIC_SCALE}
-    return part
+    return _without_null(part)
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_null(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_null(one) for key, one in value.items() if one is not None}
 
 
 def hash_json(value: Any) -> str:

@@ -20,7 +20,7 @@ from pma.reproduce import MergeScorer, RunSeed, Suites
 from pma.run import run_folder
 from pma.snapshot import trajectory
 
-RESOLUTION = 9  # grid points along an axis of a plane
+RESOLUTION = 8  # grid points along an axis of a plane; even, so that none of them is the merged model itself
 AXIS = "knowledge"  # stands in for MMLU, whose contours Figure 8 shows
 SEQUENCES = 32  # of held-out text, as many tokens each as a training sequence, for losses and derivatives
 
