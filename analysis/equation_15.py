@@ -49,7 +49,7 @@ def draw(source: style.Source) -> Figure:
         "d_i' H d_j with d_i = snapshot i - reference, H the Hessian of the held-out cross-entropy at the reference. "
         "Cross: sum over i ≠ j; diagonal: sum over i = j. Gain: mean loss of the snapshots minus the loss of their "
         "mean; predicted by the second-order expansion, ((k-1) diagonal - cross) / 2k²; measured on the same text. "
-        "With the snapshots' mean as the reference the inequality holds wherever H is positive semi-definite along "
-        "them. The paper derives it and measures none of it.",
+        "The two sides differ by k times the curvature of the snapshots' scatter about their mean, whatever the "
+        "reference: no positive semi-definite H breaks the inequality. The paper derives it and measures none of it.",
     )
     return figure
