@@ -254,9 +254,10 @@ def result_table(decisions: Sequence[Decision], scale: str) -> pd.DataFrame:
 
 
 def _interval(judged: Judged) -> str:
-    form = "{:.2f}" if judged.test.rule in ("most", "bound") else "{:+.3f}"
-    text = form.format(judged.estimate)
-    return text if math.isnan(judged.low) else f"{text} [{form.format(judged.low)}, {form.format(judged.high)}]"
+    form = "{:.2f}" if judged.test.rule in ("most", "bound") else "{:+z.3f}"
+    # "z" of Python's format: what rounds to zero has no sign
+    estimate, low, high = (form.format(x) for x in (judged.estimate, judged.low, judged.high))
+    return estimate if math.isnan(judged.low) else f"{estimate} [{low}, {high}]"
 
 
 def _count(judged: Judged) -> str:
@@ -355,6 +356,10 @@ def readme_block(decided: dict[str, list[Decision]]) -> str:
         counts = [f"{sum(d.verdict == verdict for d in decisions)} {verdict}" for verdict in VERDICTS]
         family = sum(not math.isnan(judged.p) for d in decisions for judged in d.counted)
         notes.append(f"Scale {scale}: {', '.join(counts)}; {family} tests share one Holm correction.")
+    notes.append(
+        "Cost: minutes of training of the runs that are scored, one core each, and of merging and scoring on two; a "
+        "run that several claims share counts in each of them."
+    )
     return "\n".join([*_markdown(header, rows), "", *notes])
 
 
