@@ -34,7 +34,7 @@ test: setup ## lint and all tests, every experiment at SCALE=smoke end to end am
 	.venv/bin/ruff format --check .
 	$(PY) -m pytest -q
 
-reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 35 minutes)
+reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 34 minutes)
 	@$(REPRODUCE) experiment=all
 	@$(PY) analysis/draw.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
