@@ -56,9 +56,10 @@ publish: setup ## copy your own records of SCALE to runs/SCALE/published, and th
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
 
-bench: setup ## our training loop against transformers' Trainer, our scoring against lm-eval's command (about 8 minutes)
+bench: setup ## our training against transformers' Trainer, our scoring against lm-eval's command, our merging against mergekit (about 20 minutes)
 	$(PY) benchmarks/train.py
 	$(PY) benchmarks/evaluate.py
+	$(PY) benchmarks/merge.py
 
 lock: ## compile requirements.txt anew from pyproject.toml (about 1 minute)
 	$(PYTHON) -m venv .venv-lock

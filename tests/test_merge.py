@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +18,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+import pma
 from pma.files import MANIFEST
-from pma.merge import average, ema, explicit, merge_folders, method_weights, sma, window, wma
+from pma.merge import (
+    Merge,
+    Options,
+    Policy,
+    average,
+    decay,
+    ema,
+    equivalent_decay,
+    explicit,
+    merge_all,
+    method_weights,
+    sma,
+    window,
+    wma,
+)
+from pma.merge.engine import opened
+from pma.merge.stream import Pass, Seen, Sum, encode
+from pma.snapshot import content_of
 
 
 def model_folder(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
@@ -105,34 +129,267 @@ def test_differing_names_shapes_missing_and_truncated_files_are_named(tmp_path):
     good = model_folder(tmp_path / "good", {"w": torch.ones(4), "v": torch.ones(2)})
     shape = model_folder(tmp_path / "shape", {"w": torch.ones(5), "v": torch.ones(2)})
     name = model_folder(tmp_path / "name", {"w": torch.ones(4), "u": torch.ones(2)})
+    kind = model_folder(tmp_path / "kind", {"w": torch.ones(4, dtype=torch.int64), "v": torch.ones(2)})
     cut = model_folder(tmp_path / "cut", {"w": torch.ones(4), "v": torch.ones(2)})
     whole = (cut / "model.safetensors").read_bytes()
     (cut / "model.safetensors").write_bytes(whole[:-5])
-    for bad, message in ((shape, r"w has shape \(5,\)"), (name, "tensor u|tensor v"), (cut, "not a whole safetensors")):
+    bad = {shape: r"w has shape \(5,\)", name: "tensor u|tensor v", kind: "w is I64", cut: "truncated or damaged"}
+    for folder, message in bad.items():
         with pytest.raises(ValueError, match=message):
-            merge_folders([good, bad], sma(2), tmp_path / "out")
-    with pytest.raises(ValueError, match="no model.safetensors"):
-        merge_folders([good, tmp_path / "nowhere"], sma(2), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+            pma.merge([good, folder], tmp_path / "out")
+    with pytest.raises(ValueError, match="no such folder"):
+        pma.merge([good, tmp_path / "nowhere"], tmp_path / "out")
+    assert nothing_left(tmp_path)
+
+
+def nothing_left(folder: Path) -> bool:
+    return not (folder / "out").exists() and not list(folder.glob(".out*"))
 
 
 def test_a_snapshot_that_differs_from_its_manifest_is_refused(tmp_path):
     folder = model_folder(tmp_path / "a", {"w": torch.ones(4)})
-    (folder / MANIFEST).write_text(json.dumps({"files": {"model.safetensors": "0" * 64}}))
-    with pytest.raises(ValueError, match="truncated or changed"):
+    (folder / MANIFEST).write_text(json.dumps({"content": "xxh3-128:0", "files": {}}))
+    with pytest.raises(ValueError, match="not what its manifest.json says"):
         average([folder], [1.0])
+    with pytest.raises(ValueError, match="not what its manifest.json says"):
+        pma.merge([folder], tmp_path / "out")
+    assert nothing_left(tmp_path)
 
 
 def test_output_carries_provenance_config_and_format(tmp_path):
     folders = [model_folder(tmp_path / str(i), {"w": torch.full((2,), float(i))}) for i in range(3)]
-    merge_folders(folders, wma(3), tmp_path / "out", "bfloat16", {"method": "wma"})
-    manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    (folders[-1] / "optimizer.pt").write_bytes(b"not to be copied")
+    out = pma.merge(folders, tmp_path / "out", "wma", dtype="bfloat16")
+    manifest = json.loads((out / MANIFEST).read_text())
     assert [source["weight"] for source in manifest["sources"]] == wma(3)
-    assert len({source["sha256"] for source in manifest["sources"]}) == 3
-    assert load_file(tmp_path / "out" / "model.safetensors")["w"].dtype == torch.bfloat16
-    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"model_type": "qwen3", "dtype": "bfloat16"}
+    assert [source["content"] for source in manifest["sources"]] == [content_of(folder) for folder in folders]
+    assert manifest["content"] == content_of(out)
+    assert manifest["equivalent_decay"] == pytest.approx([5 / 6, 1 / 2])
+    assert load_file(out / "model.safetensors")["w"].dtype == torch.bfloat16
+    assert json.loads((out / "config.json").read_text()) == {"model_type": "qwen3", "dtype": "bfloat16"}
+    assert not (out / "optimizer.pt").exists()
     with pytest.raises(ValueError, match="exists already"):
-        merge_folders(folders, wma(3), tmp_path / "out")
+        pma.merge(folders, out)
+    again = pma.merge(folders, tmp_path / "again", "wma", dtype="bfloat16")
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
+
+
+# ---- the pass: the same bits however it is cut ----
+
+
+def snapshots_of_a_run(root: Path, n: int) -> list[Path]:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(700, 513, generator=generator)
+    folders = []
+    for i in range(n):
+        noise = 0.1 * torch.randn(700, 513, generator=generator)
+        tensors = {
+            "model.layers.0.mlp.weight": (base + noise).bfloat16(),
+            "model.layers.1.mlp.weight": torch.randn(33, generator=generator),
+            "model.embed.weight": torch.randn(900, 1001, generator=generator).half(),
+            "ids": torch.arange(4),
+        }
+        folders.append(model_folder(root / str(i), tensors))
+    return folders
+
+
+def run_pass(folders: list[Path], weights: list[list[float]], **options) -> tuple[list[dict], Seen]:
+    with opened(folders) as sources:
+        infos = sources[-1].tensors
+        made = [{name: np.zeros(info.count * 8, np.uint8) for name, info in infos.items()} for _ in weights]
+
+        def write(i: int, name: str, start: int, values: np.ndarray) -> None:
+            at = start * values.itemsize
+            made[i][name][at : at + values.nbytes] = values.view(np.uint8)
+
+        work = Pass(sources, [Sum(tuple(w), "F32") for w in weights], write, **options)
+        return made, work.summary(work.run())
+
+
+@pytest.mark.parametrize("accumulate", ["float32", "float64"])
+def test_bits_depend_on_snapshots_and_weights_alone(tmp_path, accumulate):
+    folders = snapshots_of_a_run(tmp_path, 10)
+    weights = [[float(x) for x in np.random.default_rng(i).normal(size=10)] for i in range(6)]
+    whole, seen = run_pass(folders, weights[:1], accumulate=accumulate)
+    for options in ({"threads": 2, "memory": 1}, {"threads": 2, "memory": 2**23}, {"threads": 3, "memory": 2**24}):
+        cut, also = run_pass(folders, weights[:1], accumulate=accumulate, **options)
+        assert all(np.array_equal(whole[0][name], cut[0][name]) for name in whole[0])
+        assert seen.sum_hashes == also.sum_hashes and seen.hashes == also.hashes
+        assert all(np.array_equal(seen.grams[layer], also.grams[layer]) for layer in seen.grams)
+    many, also = run_pass(folders, weights, accumulate=accumulate, threads=2)
+    assert all(np.array_equal(whole[0][name], many[0][name]) for name in whole[0])
+    alone, _ = run_pass(folders[4:], [weights[1][4:]], accumulate=accumulate)
+    padded, _ = run_pass(folders, [weights[0], [0.0] * 4 + weights[1][4:]], accumulate=accumulate)
+    assert all(np.array_equal(alone[0][name], padded[1][name]) for name in alone[0])
+
+
+def test_the_sum_is_the_fused_chain_from_the_oldest_on(tmp_path):
+    folders = snapshots_of_a_run(tmp_path, 5)
+    weights = [0.3, -0.2, 0.5, 0.15, 0.25]
+    merged = average(folders, weights)
+    tensors = [load_file(folder / "model.safetensors") for folder in folders]
+    for name, value in merged.items():
+        if value.is_floating_point():
+            chain = tensors[0][name].double() * np.float32(weights[0])
+            for w, t in zip(weights[1:], tensors[1:], strict=True):
+                chain = (chain.float().double() + t[name].double() * float(np.float32(w))).float().double()
+            assert torch.equal(value, chain.float())  # a product of two fp32 is exact in float64: one rounding a step
+
+
+@given(values=st.lists(st.floats(width=32), min_size=1, max_size=50))
+def test_bf16_is_rounded_as_torch_does(values):
+    array = np.array(values, np.float32)
+    expected = torch.from_numpy(array).bfloat16()
+    ours = torch.from_numpy(encode(array, "BF16").view(np.int16)).view(torch.bfloat16)
+    assert torch.equal(ours.isnan(), expected.isnan())
+    assert torch.equal(ours[~ours.isnan()], expected[~expected.isnan()])
+
+
+def test_many_merges_in_one_pass_are_those_made_alone(tmp_path):
+    folders = snapshots_of_a_run(tmp_path, 6)
+    recipes = {"sma": sma(6), "wma": wma(6), "late": [0.0, 0.0, *sma(4)]}
+    merges = [Merge(tuple(w), tmp_path / "many" / name, {}) for name, w in recipes.items()]
+    merge_all(folders, merges, Options(dtype="newest", shard_size=1_000_000))
+    for name, weights in recipes.items():
+        alone = pma.merge(folders, tmp_path / name, weights=weights, dtype="newest")
+        assert content_of(alone) == content_of(tmp_path / "many" / name)
+    assert len(list((tmp_path / "many" / "sma").glob("model-*.safetensors"))) == 3  # two large tensors, the small ones
+    late = json.loads((tmp_path / "many" / "late" / MANIFEST).read_text())
+    assert len(late["sources"]) == 4
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_of_torchrun_make_the_same_bytes(tmp_path, processes):
+    folders = snapshots_of_a_run(tmp_path, 3)
+    alone = pma.merge(folders, tmp_path / "alone")
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"]
+    command += ["--standalone", "-m", "pma.merge", f"sources=[{','.join(map(str, folders))}]", "method=sma"]
+    done = subprocess.run([*command, f"output={tmp_path}/shared"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("model.safetensors", "diagnostics.json"):
+        assert (alone / name).read_bytes() == (tmp_path / "shared" / name).read_bytes()
+    assert json.loads((tmp_path / "shared" / MANIFEST).read_text())["content"] == content_of(alone)
+
+
+# ---- what is refused, and what is not ----
+
+
+def test_nan_and_wild_snapshots_are_named_and_refused_or_warned_of(tmp_path, capsys):
+    folders = snapshots_of_a_run(tmp_path, 6)
+    tensors = load_file(folders[2] / "model.safetensors")
+    tensors["model.layers.1.mlp.weight"][7] = float("nan")
+    save_file(tensors, folders[2] / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"/2: tensor model.layers.1.mlp.weight holds NaN.*suspicious=warn"):
+        pma.merge(folders, tmp_path / "out")
+    with pytest.raises(ValueError, match="holds NaN"):
+        average(folders, sma(6))
+    assert nothing_left(tmp_path)
+    wild = {
+        name: t * 9 if t.is_floating_point() else t for name, t in load_file(folders[0] / "model.safetensors").items()
+    }
+    save_file(wild, folders[2] / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"/2: \d+\.\d times as far from the mean"):
+        pma.merge(folders, tmp_path / "out")
+    out = pma.merge(folders, tmp_path / "out", policy=Policy(suspicious="warn"))
+    assert "/2: " in capsys.readouterr().err
+    assert "/2: " in json.loads((out / MANIFEST).read_text())["warnings"][0]
+
+
+def test_a_straight_trajectory_has_no_outlier(tmp_path):
+    folders = [model_folder(tmp_path / str(i), {"w": torch.arange(50.0) * i}) for i in range(12)]
+    assert pma.merge(folders, tmp_path / "out").is_dir()
+
+
+def test_router_biases_are_averaged_or_the_newest(tmp_path):
+    name = "model.layers.0.mlp.gate.e_score_correction_bias"
+    folders = [model_folder(tmp_path / str(i), {name: torch.tensor([float(i)]), "w": torch.ones(1)}) for i in range(3)]
+    pma.merge(folders, tmp_path / "mean")
+    pma.merge(folders, tmp_path / "newest", policy=Policy(router_bias="newest"))
+    for kind, value in (("mean", 1.0), ("newest", 2.0)):
+        assert load_file(tmp_path / kind / "model.safetensors")[name].item() == value
+        assert json.loads((tmp_path / kind / MANIFEST).read_text())["policy"]["router_biases"] == [name]
+
+
+def test_integers_that_differ_can_be_taken_from_the_newest(tmp_path):
+    folders = [model_folder(tmp_path / str(i), {"ids": torch.tensor([i]), "w": torch.ones(1)}) for i in range(2)]
+    out = pma.merge(folders, tmp_path / "out", policy=Policy(integers="newest"))
+    assert load_file(out / "model.safetensors")["ids"].item() == 1
+
+
+def test_a_tied_head_that_only_some_hold_is_left_out(tmp_path):
+    with_head = model_folder(tmp_path / "a", {"w": torch.ones(2), "lm_head.weight": torch.ones(2)})
+    without = model_folder(tmp_path / "b", {"w": torch.ones(2)})
+    with pytest.raises(ValueError, match="lm_head.weight is missing"):
+        pma.merge([with_head, without], tmp_path / "out")
+    for folder in (with_head, without):
+        (folder / "config.json").write_text('{"tie_word_embeddings": true}')
+    out = pma.merge([with_head, without], tmp_path / "out")
+    assert load_file(out / "model.safetensors").keys() == {"w"}
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    folders = snapshots_of_a_run(tmp_path, 2)
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        pma.merge(folders, tmp_path / "out")
+    assert nothing_left(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=10))
+    with pytest.raises(ValueError, match="are free there"):
+        pma.merge(folders, tmp_path / "out")
+
+
+def test_diagnostics_are_those_of_float64_numpy(tmp_path):
+    folders = snapshots_of_a_run(tmp_path, 4)
+    out = pma.merge(folders, tmp_path / "out")
+    found = json.loads((out / "diagnostics.json").read_text())
+    loaded = [load_file(folder / "model.safetensors") for folder in folders]
+    names = [name for name, t in loaded[0].items() if t.is_floating_point()]
+    vectors = np.stack([np.concatenate([t[n].double().numpy().ravel() for n in names]) for t in loaded])
+    expected = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    np.testing.assert_allclose(found["distances"], expected, rtol=1e-4, atol=1e-6 * expected.max())
+    np.testing.assert_allclose(found["norms"], np.linalg.norm(vectors, axis=1), rtol=1e-4)
+    steps = np.diff(vectors, axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    cosines = (steps[1:] * steps[:-1]).sum(1) / (lengths[1:] * lengths[:-1])
+    np.testing.assert_allclose(found["update_cosines"], cosines, atol=1e-4)
+    layer = np.stack([t["model.layers.0.mlp.weight"].double().numpy() for t in loaded])
+    assert found["layer_variance"]["layers.0"] == pytest.approx(layer.var(axis=0).mean(), rel=1e-3)
+    ratio = np.linalg.norm(vectors.mean(0)) / np.linalg.norm(vectors[-1])
+    assert found["mean_norm_ratio"] == pytest.approx(ratio, rel=1e-4)
+
+
+# ---- weights of a decay ----
+
+
+@given(n=st.integers(2, 30))
+def test_linear_decay_is_sma_and_the_decay_of_weights_is_what_made_them(n):
+    np.testing.assert_allclose(method_weights("linear", n), sma(n), atol=1e-12)
+    for method in ("linear", "cosine", "1-sqrt"):
+        weights = method_weights(method, n)
+        assert sum(weights) == pytest.approx(1) and min(weights) >= 0
+        x = np.arange(1, n) / n
+        shape = {"linear": 1 - x, "cosine": (1 + np.cos(np.pi * x)) / 2, "1-sqrt": 1 - np.sqrt(x)}[method]
+        np.testing.assert_allclose(equivalent_decay(weights), shape, atol=1e-12)
+
+
+def test_a_decay_over_uneven_spacing_replays_the_updates():
+    # Snapshots of a run whose update between tokens a and b is the vector (b - a) e_k; the merge must be the first
+    # snapshot plus each update times the factor at its end.
+    tokens = [0, 1, 3, 4, 8]
+    weights = decay(lambda x: 1 - x, tokens)
+    updates = np.diag(np.diff(tokens)).astype(float)
+    snapshots = np.vstack([np.zeros(4), np.cumsum(updates, axis=0)])
+    factors = 1 - np.array(tokens[1:]) / 10  # 8 tokens, and one mean interval of 2
+    np.testing.assert_allclose(np.array(weights) @ snapshots, factors @ updates)
+    with pytest.raises(ValueError, match="ascending"):
+        decay(lambda x: 1 - x, [0, 2, 1])
+    with pytest.raises(ValueError, match="rises"):
+        decay(lambda x: x, tokens)
 
 
 @given(n=st.integers(1, 12), interval=st.integers(1, 9), end=st.integers(0, 150))

@@ -22,7 +22,7 @@ from pma.merge import average
 from pma.model import build, loss
 from pma.parallel import MicroBatches
 from pma.snapshot import snapshots, trajectory, verify
-from pma.train import make_optimizer, train
+from pma.train import _initialise, make_optimizer, train
 
 # Generated text only: nothing is fetched.
 SMALL = [
@@ -176,6 +176,33 @@ def test_a_run_starts_from_its_parent_and_continues_its_trajectory(tmp_path):
         train(config(tmp_path, (parent % (1, "last")).replace("5120", "2560"), "run_id=nothing"))
     with pytest.raises(ValueError, match="train run=elsewhere first"):
         train(config(tmp_path, (parent % (1, "last")).replace("trunk", "elsewhere"), "run_id=nowhere"))
+
+
+def test_a_merged_start_takes_the_optimizer_state_it_is_told_to(tmp_path):
+    trunk = train(config(tmp_path, "run_id=trunk-seed0", "train.fork_points=[2560,5120]"))
+    parent = "init.parent={run: trunk, tokens: 5120, n: 2, interval: 2560, optimizer: %s}"
+    stop = ["init.tokens=5120"]
+    old, new = (load_file(checkpoints(trunk)[t] / "optimizer.safetensors") for t in (2560, 5120))
+    for kind in ("null", "last", "mean"):
+        model = build(config(tmp_path).model, 64)
+        optimizer = make_optimizer(config(tmp_path).train, model)
+        cfg = config(tmp_path, parent % kind, f"run_id=from_{kind}", *stop)
+        assert _initialise(cfg, model, optimizer) == 5120
+        state = {name: optimizer.state[p] for name, p in model.named_parameters()}
+        for name, held in state.items():
+            if kind == "null":
+                assert not held
+                continue
+            for key in ("exp_avg", "exp_avg_sq"):
+                expected = new[f"{key}.{name}"] if kind == "last" else (new[f"{key}.{name}"] + old[f"{key}.{name}"]) / 2
+                assert torch.equal(held[key], expected)
+            assert held["step"] == new[f"step.{name}"]
+    run = train(config(tmp_path, parent % "mean", "run_id=mean", "init.tokens=5120", "init.rewarm_tokens=5120"))
+    assert read_manifest(run)["optimizer_state"] == "mean"
+    rates = [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rates[0] < rates[-1] == config(tmp_path).schedule.peak_lr
+    with pytest.raises(ValueError, match="init.tokens"):
+        train(config(tmp_path, "init.rewarm_tokens=1024", "run_id=lost"))
 
 
 def test_divergence_stops_the_run_names_the_step_and_keeps_good_snapshots(tmp_path):

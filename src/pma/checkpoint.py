@@ -67,12 +67,33 @@ def load_checkpoint(
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])
     stored = load_file(folder / "optimizer.safetensors")
+    _put(stored, model, optimizer)
+    torch.set_rng_state(stored["random.cpu"])
+    if torch.cuda.is_available() and "random.cuda" in stored:
+        torch.cuda.set_rng_state(stored["random.cuda"])
+    return json.loads((folder / "state.json").read_text())["tokens"]
+
+
+def _put(stored: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     state = {
         index: {key: stored[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
         for index, name in enumerate(_optimizer_order(model, optimizer))
     }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(stored["random.cpu"])
-    if torch.cuda.is_available() and "random.cuda" in stored:
-        torch.cuda.set_rng_state(stored["random.cuda"])
-    return json.loads((folder / "state.json").read_text())["tokens"]
+
+
+def load_optimizer(folders: list[Path], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put the mean of the moments of checkpoints, newest first, into `optimizer`; the step count is the newest's.
+
+    Adam's moments are averages of gradients and of their squares, which a mean over checkpoints keeps them.
+    """
+    stored = load_file(folders[0] / "optimizer.safetensors")
+    for folder in folders[1:]:
+        other = load_file(folder / "optimizer.safetensors")
+        for name, tensor in stored.items():
+            if name.startswith("exp_avg"):
+                tensor += other[name]
+    for name, tensor in stored.items():
+        if name.startswith("exp_avg"):
+            tensor /= len(folders)
+    _put(stored, model, optimizer)

@@ -163,7 +163,10 @@ class ParentConfig:
     tokens: int = 0  # of its newest snapshot taken
     n: int = 1  # snapshots, SMA
     interval: int | None = None  # tokens between them
-    optimizer: str | None = None  # null: start it anew | last: of the checkpoint at `tokens`; needs n = 1
+    # Its optimizer state. null: start anew | last: of the checkpoint at `tokens`, which with n = 1 makes this run a
+    # fork that goes on at that position | mean: the moments averaged over the checkpoints of the n snapshots. Those
+    # checkpoints must be among the parent's fork_points.
+    optimizer: str | None = None
 
 
 @dataclass
@@ -174,6 +177,7 @@ class InitConfig:
     checkpoint: str | None = None  # a checkpoint folder: weights, optimizer state and position of another run
     parent: ParentConfig = field(default_factory=ParentConfig)  # pma.reproduce trains it first
     tokens: int | None = None  # position to start at; null: the checkpoint's, or 0
+    rewarm_tokens: int | None = None  # the rate rises from 0 to the schedule's over so many tokens from `tokens` on
 
 
 @dataclass
@@ -292,19 +296,78 @@ class ReproduceJob:
 
 
 @dataclass
+class MergeRecipeConfig:
+    """One of several merges made in one pass over the snapshots of run_dir."""
+
+    method: str = MISSING
+    n: int = MISSING
+    interval: int = MISSING  # tokens
+    end: int = MISSING  # tokens
+    alpha: float | None = None
+    output: str = MISSING
+
+
+@dataclass
 class MergeJob:
     """Everything `python -m pma.merge` reads."""
 
     run_dir: str | None = None
-    sources: list[str] = field(default_factory=list)  # model folders, oldest first
-    method: str | None = None  # sma | wma | ema
+    sources: list[str] = field(default_factory=list)  # folders or repo@revision of the hub, oldest first
+    method: str | None = None  # sma | wma | ema | linear | cosine | 1-sqrt
     weights: list[float] | None = None  # explicit, oldest first
     alpha: float | None = None  # of ema
+    positions: list[float] | None = None  # of the sources in training, for the shapes of a decay; null: evenly spaced
     n: int | None = None
     interval: int | None = None  # tokens
     end: int | None = None  # tokens
-    output: str = MISSING
-    dtype: str = "float32"  # storage type of the output
+    output: str | None = None
+    merges: list[MergeRecipeConfig] = field(default_factory=list)  # many at once, instead of method .. output
+    dtype: str = "float32"  # storage type: float32 | bfloat16 | float16 | float64 | newest (as in the newest source)
+    accumulate: str = "float32"  # float32 | float64
+    format: str = "safetensors"  # of the output: safetensors | dcp
+    shard_size: int = 5_000_000_000  # bytes of an output file
+    assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
+    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
+    integers: str = "refuse"  # that differ: refuse | newest
+    router_bias: str = "average"  # load-balancing biases: average | newest
+    suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
+    diagnose: bool = True  # distances, cosines and variances into diagnostics.json
+    memory: int = 33_554_432  # bytes for blocks in flight
+    threads: int = 0  # 0: the cores this process may use. Does not change the bits
+    dry_run: bool = False  # only check, and print the plan
+
+
+@dataclass
+class WatchRecipeConfig:
+    """A merge kept up to date: of the last n checkpoints, or (ema without n) the running EMA over all of them."""
+
+    method: str = MISSING
+    n: int | None = None
+    alpha: float | None = None
+
+
+@dataclass
+class WatchJob:
+    """Everything `python -m pma.watch` reads."""
+
+    run_dir: str = MISSING  # folder that the trainer writes checkpoints into
+    output: str = MISSING  # folder for merges, scores and records
+    recipes: list[WatchRecipeConfig] = field(default_factory=lambda: [WatchRecipeConfig(method="sma", n=10)])
+    suite: str | None = None  # proxy | instruct | paper; null: only merge
+    corpus: str | None = None  # folder with the items of proxy or instruct
+    limit: int | None = None  # items a task
+    assets: str | None = None  # folder with config and tokenizer, where checkpoints lack them
+    dtype: str = "float32"  # storage type of merges
+    suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
+    keep: int = 1  # newest merges of a recipe that stay on disk
+    hold: bool = False  # hard-link the window's weights, for trainers that delete old checkpoints
+    poll: float = 10.0  # seconds between looks
+    idle: float | None = None  # end after so many seconds without a new checkpoint; null: never
+    tokens_per_step: int = 1  # turns positions in steps into tokens; 1: positions are the axis
+    device: str = "cpu"  # the trainer may need the GPU
+    threads: int = 1
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    group: str | None = None  # W&B group; null: the name of run_dir
 
 
 @dataclass
@@ -335,6 +398,7 @@ def register() -> None:
     store.store(name="training_job", node=TrainingJob)
     store.store(name="reproduce_job", node=ReproduceJob)
     store.store(name="merge_job", node=MergeJob)
+    store.store(name="watch_job", node=WatchJob)
     store.store(name="evaluate_job", node=EvaluateJob)
 
 
@@ -435,11 +499,18 @@ def validate(cfg: DictConfig) -> None:
             parent.n == 1 or bool(parent.interval), "init.parent.interval", parent.interval, "n above 1 needs tokens"
         )
         _require(
-            parent.optimizer is None or (parent.optimizer == "last" and parent.n == 1),
+            parent.optimizer in (None, "last", "mean"),
             "init.parent.optimizer",
             parent.optimizer,
-            "give null, or with n=1 last: an optimizer state belongs to one snapshot",
+            "choose null, last or mean",
         )
+    rewarm = cfg.init.rewarm_tokens
+    _require(
+        rewarm is None or (rewarm > 0 and cfg.init.tokens is not None),
+        "init.rewarm_tokens",
+        rewarm,
+        "give more than 0 tokens, and init.tokens, where they begin",
+    )
     _require(m.kind in ("dense", "moe"), "model.kind", m.kind, "choose dense or moe")
     _require(
         m.heads > 0 and m.kv_heads > 0 and m.heads % m.kv_heads == 0,

@@ -101,7 +101,7 @@ def publish_folder(final: Path) -> Iterator[Path]:
         raise
 
 
-def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below `folder`, by relative name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def hash_files(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
+    """SHA-256 of each file below `folder`, by relative name, but of those whose name ends so."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(but or "\0"))
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}

@@ -34,7 +34,7 @@ from pma.records import (
     write_items,
     write_records,
 )
-from pma.run import identity, parent_folder, run_folder, trained_tokens
+from pma.run import identity, is_fork, parent_folder, run_folder, trained_tokens
 
 RunSeed = tuple[str, int]
 
@@ -136,7 +136,7 @@ def required(job: DictConfig, experiments: list[DictConfig]) -> dict[RunSeed, Di
 def missing_tokens(cfg: DictConfig) -> int:
     """Tokens still to train up to the config's `stop`."""
     parent = parent_folder(cfg)
-    start = cfg.init.parent.tokens if parent is not None and cfg.init.parent.optimizer else cfg.init.tokens or 0
+    start = cfg.init.parent.tokens if is_fork(cfg) else cfg.init.tokens or 0
     if parent is not None and not (parent / MANIFEST).exists():
         return cfg.stop - start
     return max(0, cfg.stop - max(trained_tokens(cfg), start))
@@ -252,16 +252,16 @@ class MergeScorer:
 
     def score(self, recipe: Recipe) -> tuple[list[Any], dict[tuple[str, str], list[float]]]:
         """Scores of one merge (or of the last snapshot), and the values of single items."""
-        from pma.merge.engine import average, content_hash
+        from pma.merge.engine import averages
         from pma.merge.select import run_window
         from pma.merge.weights import method_weights
         from pma.model import load_weights
 
         folders = run_window(self._folder, recipe.n, recipe.interval, recipe.end)
         weights = [1.0] if recipe.method == "last" else method_weights(recipe.method, recipe.n, recipe.alpha)
-        merged = average(folders, weights)
-        name = content_hash(merged)
-        scores = self.scorer.score(name, lambda: load_weights(self.model, merged))
+        merged = averages(folders, [weights])[0]
+        name = merged.content.rpartition(":")[2]
+        scores = self.scorer.score(name, lambda: load_weights(self.model, merged.tensors))
         return scores, self.scorer.items(name)
 
 

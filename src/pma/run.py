@@ -21,6 +21,11 @@ def parent_folder(cfg: DictConfig) -> Path | None:
     return None if parent.run is None else Path(cfg.runs_dir) / cfg.scale.name / f"{parent.run}-seed{parent.seed}"
 
 
+def is_fork(cfg: DictConfig) -> bool:
+    """Whether the run goes on where another was left: with its weights, its optimizer state, at its position."""
+    return cfg.init.parent.run is not None and cfg.init.parent.optimizer == "last" and cfg.init.parent.n == 1
+
+
 def identity(cfg: DictConfig) -> str:
     """Hash of the scientific config, where a fork counts by what it starts from rather than by its path.
 

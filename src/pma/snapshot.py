@@ -1,19 +1,24 @@
 """Snapshots: weights at a known token count, in Hugging Face layout, published whole or not at all.
 
 A snapshot folder holds config.json, generation_config.json, model.safetensors, the tokenizer and manifest.json with
-the SHA-256 of every other file. `AutoModelForCausalLM.from_pretrained(folder)` loads it.
+the content hash of the weights and the SHA-256 of every other file. `AutoModelForCausalLM.from_pretrained(folder)`
+loads it. Merging only lists and reads: torch and transformers are imported by what saves.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
+from pma.merge.formats import open_source
+from pma.merge.output import WEIGHTS
+from pma.merge.stream import source_hash
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MEND = "put the file back, or remove the run's whole folder and train it again: it gives the same bits"
 _NAME = re.compile(r"tokens-(\d+)")  # parsed as a number: tokens-10 must not match tokens-100
@@ -47,6 +52,8 @@ def trajectory(run_dir: Path) -> dict[int, Path]:
 
 def copy_weights(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:
     """The model's weights as they stand now, on the CPU, in the storage type (float32 or bfloat16)."""
+    import torch
+
     return {
         name: tensor.detach().to("cpu", getattr(torch, dtype), copy=True) for name, tensor in model.state_dict().items()
     }
@@ -66,16 +73,33 @@ def save_snapshot(
     with publish_folder(folder) as aside:
         model.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
-        write_json(aside / MANIFEST, {**manifest, "files": hash_files(aside)})
+        write_json(
+            aside / MANIFEST, {**manifest, "content": content_of(aside), "files": hash_files(aside, but=WEIGHTS)}
+        )
+
+
+def content_of(folder: Path) -> str:
+    """Content hash of the weights in a model folder.
+
+    Raises:
+        ValueError: when they are not whole.
+    """
+    source = open_source(folder)
+    try:
+        return source_hash(source)
+    finally:
+        source.close()
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Manifest of a snapshot whose files all stand as they were published.
+    """Manifest of a snapshot or merge whose files all stand as they were published.
 
     Raises:
         ValueError: naming the file that is missing or differs.
     """
     manifest = read_manifest(folder)
+    if (found := content_of(folder)) != manifest["content"]:
+        raise ValueError(f"{folder}: its weights are not those of its manifest ({found}); {_MEND}")
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from pma import __version__, cli
-from pma.checkpoint import checkpoint_dir, checkpoints, load_checkpoint, save_checkpoint
+from pma.checkpoint import checkpoint_dir, checkpoints, load_checkpoint, load_optimizer, save_checkpoint
 from pma.config import ROOT, TrainConfig, cpu_threads, scientific, validate
 from pma.corpus import TokenDataset, prepare
 from pma.files import MANIFEST, read_manifest, write_json, write_text
@@ -37,7 +37,7 @@ from pma.merge.select import run_window
 from pma.merge.weights import sma
 from pma.model import build, load_pretrained, load_weights, loss, parameter_counts
 from pma.parallel import Loss, MicroBatches
-from pma.run import identity, parent_folder, run_folder, target_tokens, trained_tokens
+from pma.run import identity, is_fork, parent_folder, run_folder, target_tokens, trained_tokens
 from pma.schedule import learning_rate
 from pma.snapshot import copy_weights, save_snapshot, snapshot_dir, snapshots
 from pma.tracking import Tracker
@@ -112,23 +112,27 @@ def _initialise(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimi
 
 def _continues(cfg: DictConfig) -> dict[str, Any]:
     # For `trajectory`: this run goes on where another one was left.
-    if cfg.init.parent.run is None or not cfg.init.parent.optimizer:
+    if not is_fork(cfg):
         return {}
     return {"continues": {"run": parent_folder(cfg).name, "tokens": cfg.init.parent.tokens}}
 
 
 def _initialise_from_parent(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     parent, folder = cfg.init.parent, parent_folder(cfg)
-    if parent.optimizer:
-        found = checkpoints(folder)
-        if parent.tokens not in found:
+    window = [parent.tokens - i * (parent.interval or 0) for i in range(parent.n)]
+    wanted = {None: [], "last": window[:1], "mean": window}[parent.optimizer]
+    found = checkpoints(folder)
+    for tokens in wanted:
+        if tokens not in found:
             raise ValueError(
-                f"{folder}: no checkpoint at {parent.tokens:,} tokens to fork from; name it in train.fork_points of "
-                f"run={parent.run} and train that run again (remove its folder)"
+                f"{folder}: no checkpoint at {tokens:,} tokens to take the optimizer state from; name it in "
+                f"train.fork_points of run={parent.run} and train that run again (remove its folder)"
             )
+    if is_fork(cfg):
         return load_checkpoint(found[parent.tokens], model, optimizer)
-    folders = run_window(folder, parent.n, parent.interval or 1, parent.tokens)
-    load_weights(model, average(folders, sma(parent.n)))
+    load_weights(model, average(run_window(folder, parent.n, parent.interval or 1, parent.tokens), sma(parent.n)))
+    if wanted:
+        load_optimizer([found[tokens] for tokens in wanted], model, optimizer)
     return 0
 
 
@@ -207,6 +211,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
         "corpus": corpus.as_posix(),
         "parameters": {"total": counts.total, "active": counts.active},
         **_continues(cfg),
+        "optimizer_state": cfg.init.parent.optimizer or ("new" if cfg.init.checkpoint is None else "last"),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {threads} threads",
         "versions": versions(),
     }
@@ -236,6 +241,8 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
             save_snapshot(snapshot_dir(folder, start), model, copy_weights(model, t.snapshot_dtype), tokenizer, about)
         for step in range(start // batch_tokens, end // batch_tokens):
             rate = learning_rate(cfg.schedule, t.total_tokens, step * batch_tokens)
+            if cfg.init.rewarm_tokens is not None:
+                rate *= min(1.0, (step * batch_tokens - cfg.init.tokens) / cfg.init.rewarm_tokens)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in data.batch(step))

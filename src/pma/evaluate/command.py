@@ -27,7 +27,7 @@ def evaluate(cfg: DictConfig) -> None:
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     if not files[0].is_file() or len(files) == 1:
         raise ValueError(f"model={folder}: no model there; give a folder with config.json and *.safetensors")
-    device = _device(cfg.device)
+    device = device_of(cfg.device)
     corpus = None if cfg.suite == "paper" else _corpus(cfg, folder)
     suite = load_suite(cfg.suite, corpus, cfg.limit)
     if corpus is not None:
@@ -61,7 +61,12 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
-def _device(requested: str) -> str:
+def device_of(requested: str) -> str:
+    """cpu or cuda, for auto, cpu or cuda.
+
+    Raises:
+        ValueError: when it is not there.
+    """
     available = torch.cuda.is_available()
     if requested not in ("auto", "cpu", "cuda") or (requested == "cuda" and not available):
         raise ValueError(f"device={requested}: choose auto, cpu" + (" or cuda" if available else "; no GPU is here"))

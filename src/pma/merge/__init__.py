@@ -1,7 +1,89 @@
-"""Merging snapshots: weights, selection and the streaming average."""
+"""Merging checkpoints: weights, selection, and one streaming pass for any number of merges.
 
-from pma.merge.engine import average, merge_folders
+The package is also the function that most people want:
+
+    import pma
+
+    pma.merge(["step-1000", "step-2000", "step-3000"], output="merged", method="wma", dtype="bfloat16")
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pma.merge.engine import Merge, Options, Policy, average, averages, merge_all
 from pma.merge.select import window
-from pma.merge.weights import ema, explicit, method_weights, sma, wma
+from pma.merge.weights import decay, ema, equivalent_decay, explicit, method_weights, sma, wma
 
-__all__ = ["average", "ema", "explicit", "merge_folders", "method_weights", "sma", "window", "wma"]
+__all__ = [
+    "Merge",
+    "Options",
+    "Policy",
+    "average",
+    "averages",
+    "decay",
+    "ema",
+    "equivalent_decay",
+    "explicit",
+    "merge",
+    "merge_all",
+    "method_weights",
+    "sma",
+    "window",
+    "wma",
+]
+
+
+def merge(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    method: str = "sma",
+    *,
+    weights: Sequence[float] | None = None,
+    alpha: float | None = None,
+    positions: Sequence[float] | None = None,
+    policy: Policy | None = None,
+    **options: Any,
+) -> Path:
+    """Merge checkpoints into a model folder; `pma.merge` itself.
+
+    Args:
+        sources: folders (safetensors, pytorch_model.bin, torch distributed checkpoint) or `repo@revision` of the
+            Hugging Face hub, oldest first. Tensors of one name must have one shape.
+        output: folder to make; it must not exist.
+        method: sma | wma | ema | linear | cosine | 1-sqrt; the last three are the weights a decay amounts to.
+        weights: instead of a method: one for each source, of any sign; they are taken as they are, whatever their sum.
+        alpha: of ema, in (0, 1].
+        positions: of the sources in training (tokens or steps, ascending), for a decay over uneven spacing.
+        policy: what is refused; see `Policy`.
+        options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, memory, threads, diagnose.
+
+    Returns:
+        `output`, with the weights, config, tokenizer, and manifest.json that says what was merged and how.
+
+    Raises:
+        ValueError: for sources that cannot be averaged or that the policy refuses; nothing is left behind then.
+        OSError: when the disk is full.
+    """
+    if weights is None:
+        chosen = method_weights(method, len(sources), alpha, positions)
+        recipe = {"method": method} | {k: v for k, v in (("alpha", alpha), ("positions", positions)) if v is not None}
+    else:
+        chosen = explicit(weights, len(sources))
+        recipe = {"weights": chosen}
+    merge_all(sources, [Merge(tuple(chosen), Path(output), recipe)], Options(**options), policy)
+    return Path(output)
+
+
+class _Callable(ModuleType):
+    """pma.merge is a package, `python -m pma.merge` a command and `pma.merge(...)` a call."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Path:
+        return merge(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -7,17 +7,23 @@ python -m pma.merge 'sources=[A,B,C]' 'weights=[0.2,0.3,0.5]' output=OUT
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pma import cli
-from pma.merge.engine import merge_folders
-from pma.merge.select import run_window
-from pma.merge.weights import explicit, method_weights
+from pma.merge.engine import Merge, Options, Policy, merge_all, opened, plan
+from pma.merge.ranks import is_first
+from pma.merge.select import run_window, tokens_of
+from pma.merge.weights import equivalent_decay, explicit, method_weights
+
+_RECIPE = ("method", "weights", "alpha", "positions", "n", "interval", "end")
 
 
-def _folders(job: DictConfig) -> list[Path]:
+def _folders(job: DictConfig) -> list[str]:
     by_window = {key: job[key] for key in ("n", "interval", "end")}
     if (job.run_dir is None) == (not job.sources):
         raise ValueError("give either run_dir=DIR with n, interval and end, or sources=[A,B,...] (oldest first)")
@@ -25,11 +31,60 @@ def _folders(job: DictConfig) -> list[Path]:
         given = [key for key, value in by_window.items() if value is not None]
         if given:
             raise ValueError(f"{', '.join(given)}: goes with run_dir; sources=[...] names the models themselves")
-        return [Path(source) for source in job.sources]
+        return list(job.sources)
+    if job.positions is not None:
+        raise ValueError("positions: goes with sources; the snapshots of a run say themselves where they are")
     missing = [key for key, value in by_window.items() if value is None]
     if missing:
         raise ValueError(f"run_dir={job.run_dir}: also give {', '.join(missing)} (interval and end in tokens)")
-    return run_window(Path(job.run_dir), **by_window)
+    return [str(folder) for folder in run_window(Path(job.run_dir), **by_window)]
+
+
+def _one(job: DictConfig) -> tuple[list[str], list[Merge]]:
+    if (job.method is None) == (job.weights is None):
+        raise ValueError(
+            "give either method=sma|wma|ema|linear|cosine|1-sqrt or weights=[...] (one for each source, oldest first)"
+        )
+    if job.output is None:
+        raise ValueError("give output=DIR, the folder to be made")
+    folders = _folders(job)
+    if job.weights is not None:
+        weights = explicit(job.weights, len(folders))
+    else:
+        weights = method_weights(job.method, len(folders), job.alpha, job.positions)
+    recipe = {key: value for key, value in OmegaConf.to_container(job).items() if key in _RECIPE and value is not None}
+    return folders, [Merge(tuple(weights), Path(job.output), recipe)]
+
+
+def _many(job: DictConfig) -> tuple[list[str], list[Merge]]:
+    """One list of sources for all recipes; what a recipe does not use has weight 0 in it."""
+    single = [key for key in (*_RECIPE, "output", "sources") if job[key] not in (None, [])]
+    if single or job.run_dir is None:
+        raise ValueError(f"merges=[...]: goes with run_dir=DIR, and instead of {', '.join(single) or 'sources'}")
+    windows = [run_window(Path(job.run_dir), m.n, m.interval, m.end) for m in job.merges]
+    folders = sorted({folder for window in windows for folder in window}, key=tokens_of)
+    merges = []
+    for recipe, window in zip(job.merges, windows, strict=True):
+        by_folder = dict(zip(window, method_weights(recipe.method, recipe.n, recipe.alpha), strict=True))
+        weights = tuple(by_folder.get(folder, 0.0) for folder in folders)
+        kept: dict[str, Any] = {
+            k: v for k, v in OmegaConf.to_container(recipe).items() if k != "output" and v is not None
+        }
+        merges.append(Merge(weights, Path(recipe.output), kept))
+    return [str(folder) for folder in folders], merges
+
+
+def _show(folders: Sequence[str], merges: Sequence[Merge]) -> None:
+    for merge in merges:
+        used = [(weight, folder) for weight, folder in zip(merge.weights, folders, strict=True) if weight]
+        for weight, folder in used:
+            print(f"{weight:10.6f}  {folder}")
+        total = sum(merge.weights)
+        print(f"{len(used)} snapshots, weights sum to {total:.6g} -> {merge.output}")
+        if total and len(used) > 1:
+            factors = equivalent_decay([weight for weight, _ in used])
+            curve = " ".join(f"{factor:.3g}" for factor in factors)
+            print(f"amounts to a learning rate, between one snapshot and the next, of {curve} times the constant one")
 
 
 def main(job: DictConfig) -> None:
@@ -38,18 +93,30 @@ def main(job: DictConfig) -> None:
     Raises:
         ValueError: for options that do not go together, or sources that cannot be merged.
     """
-    if (job.method is None) == (job.weights is None):
-        raise ValueError("give either method=sma|wma|ema or weights=[...] (one for each source, oldest first)")
-    folders = _folders(job)
-    if job.weights is not None:
-        weights = explicit(job.weights, len(folders))
-    else:
-        weights = method_weights(job.method, len(folders), job.alpha)
-    recipe = {k: v for k, v in OmegaConf.to_container(job).items() if k not in ("output", "dtype") and v}
-    merge_folders(folders, weights, Path(job.output), job.dtype, recipe)
-    for folder, weight in zip(folders, weights, strict=True):
-        print(f"{weight:10.6f}  {folder}")
-    print(f"merged {len(folders)} snapshots (weights sum to {sum(weights):.6g}) into {job.output}")
+    began = time.perf_counter()
+    folders, merges = _many(job) if job.merges else _one(job)
+    options = Options(
+        dtype=job.dtype,
+        accumulate=job.accumulate,
+        format=job.format,
+        shard_size=job.shard_size,
+        assets=None if job.assets is None else Path(job.assets),
+        prefix=job.prefix,
+        memory=job.memory,
+        threads=job.threads,
+        diagnose=job.diagnose,
+    )
+    policy = Policy(integers=job.integers, router_bias=job.router_bias, suspicious=job.suspicious)
+    policy.check()
+    if is_first():
+        _show(folders, merges)
+    if job.dry_run:
+        with opened(folders, job.prefix) as sources:
+            print("\n".join(plan(sources, merges, options).lines()))
+        return
+    merge_all(folders, merges, options, policy)
+    if is_first():
+        print(f"merged {len(folders)} snapshots into {len(merges)} model(s) in {time.perf_counter() - began:.1f} s")
 
 
 if __name__ == "__main__":

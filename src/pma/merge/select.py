@@ -41,6 +41,11 @@ def _nearest(have: set[int], n: int, interval: int, end: int) -> str:
     return f"no such window fits anywhere among the {len(have)} snapshots" + (f" ({spans}, ...)" if have else "")
 
 
+def tokens_of(folder: Path) -> int:
+    """Position of a snapshot folder of ours."""
+    return int(folder.name.removeprefix("tokens-"))
+
+
 def run_window(run_dir: Path, n: int, interval: int, end: int) -> list[Path]:
     """Snapshot folders of a window, oldest first; it may reach back into the run that this one was forked off.
 

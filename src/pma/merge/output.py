@@ -1,0 +1,129 @@
+"""Merged models on disk: Hugging Face layout in shards, or a torch distributed checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pma.files import MANIFEST, write_json
+from pma.merge.formats import SAFETENSORS, SIZES, Source, TensorInfo
+
+WEIGHTS = (".safetensors", ".distcp", ".metadata")  # ends of names of weight files, which the content hash stands for
+_NOT_ASSETS = {MANIFEST, "trainer_state.json", "optimizer_config.json"}
+_ASSETS = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+
+
+def assets(source: Source, folder: Path | None) -> list[Path]:
+    """Config, generation config, tokenizer, code and licence that go with a model: of `folder`, or of the source."""
+    found = sorted(path for path in (folder or source.folder).iterdir() if path.is_file())
+    return [
+        path
+        for path in found
+        if path.name not in _NOT_ASSETS
+        and not path.name.endswith(".index.json")
+        and (path.suffix in _ASSETS or path.name.upper().startswith(("LICENSE", "NOTICE")))
+    ]
+
+
+def copy_assets(paths: Sequence[Path], output: Path, dtype: str | None) -> None:
+    """Copy them; config.json says the storage type of the weights (a name of torch), if one is given."""
+    for path in paths:
+        shutil.copyfile(path, output / path.name)
+    config = output / "config.json"
+    if dtype and config.is_file():  # from_pretrained believes the config, whatever the file holds
+        values = json.loads(config.read_text(encoding="utf-8"))
+        values.pop("torch_dtype", None)
+        write_json(config, {**values, "dtype": dtype})
+
+
+class SafetensorsWriter:
+    """The weight files of one model, laid out and reserved on the disk beforehand, filled in any order.
+
+    Args:
+        shard_bytes: largest size of a shard; a tensor alone may exceed it.
+        create: whether this process lays out the files (another may, and this one only fills in).
+
+    Raises:
+        OSError: when the disk cannot hold them.
+    """
+
+    def __init__(self, folder: Path, tensors: Mapping[str, TensorInfo], shard_bytes: int, create: bool = True) -> None:
+        self._where: dict[str, tuple[str, int]] = {}
+        self._files: dict[str, int] = {}
+        # Wide types first, so that every tensor is aligned to its own type; then by name.
+        order = sorted(tensors, key=lambda name: (-SIZES[tensors[name].dtype], name))
+        shards: list[list[str]] = [[]]
+        size = 0
+        for name in order:
+            if shards[-1] and size + tensors[name].nbytes > shard_bytes:
+                shards.append([])
+                size = 0
+            shards[-1].append(name)
+            size += tensors[name].nbytes
+        for i, names in enumerate(shards):
+            many = len(shards) > 1
+            file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" if many else SAFETENSORS
+            self._lay_out(folder / file, names, tensors, create)
+        if create and len(shards) > 1:
+            total = sum(info.nbytes for info in tensors.values())
+            weight_map = {name: self._where[name][0] for name in sorted(tensors)}
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            (folder / f"{SAFETENSORS}.index.json").write_text(json.dumps(index, indent=1) + "\n")
+        self._itemsize = {name: SIZES[info.dtype] for name, info in tensors.items()}
+
+    def _lay_out(self, path: Path, names: list[str], tensors: Mapping[str, TensorInfo], create: bool) -> None:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # older readers want to be told
+        at = 0
+        for name in names:
+            info = tensors[name]
+            header[name] = {
+                "dtype": info.dtype,
+                "shape": list(info.shape),
+                "data_offsets": [at, at + info.nbytes],
+            }
+            at += info.nbytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        begin = 8 + len(text)
+        for name in names:
+            self._where[name] = path.name, begin + header[name]["data_offsets"][0]
+        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0), 0o644)
+        self._files[path.name] = descriptor
+        if create:
+            os.posix_fallocate(descriptor, 0, begin + at)  # a disk too small says so now
+            os.pwrite(descriptor, len(text).to_bytes(8, "little") + text, 0)
+
+    def write(self, name: str, start: int, values: np.ndarray) -> None:
+        """Put elements of a tensor, in its storage type, in place."""
+        file, offset = self._where[name]
+        view = memoryview(np.ascontiguousarray(values)).cast("B")
+        offset += start * self._itemsize[name]
+        while view:
+            done = os.pwrite(self._files[file], view, offset)
+            view, offset = view[done:], offset + done
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files = {}
+
+
+def to_dcp(folder: Path) -> None:
+    """Turn the safetensors files of a folder into a torch distributed checkpoint, reading them memory-mapped."""
+    from safetensors import safe_open
+    from torch.distributed import checkpoint
+
+    files = sorted(folder.glob("model*.safetensors"))
+    handles = [safe_open(path, framework="pt") for path in files]
+    state = {name: handle.get_tensor(name) for handle in handles for name in handle.keys()}
+    checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+    del state, handles
+    for path in (*files, folder / f"{SAFETENSORS}.index.json"):
+        path.unlink(missing_ok=True)
