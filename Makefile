@@ -29,7 +29,7 @@ setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-test: setup ## lint and all tests, every experiment at SCALE=smoke end to end among them (about 9 minutes after setup)
+test: setup ## lint and all tests, every experiment at SCALE=smoke end to end among them (13 minutes after setup, on busy cores)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(PY) -m pytest -q

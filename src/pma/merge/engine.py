@@ -253,8 +253,9 @@ def _bytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-# Bytes a second and core, of bf16 snapshots in the page cache (benchmarks/merge.py); for estimates only.
-_READ_RATE, _WRITE_RATE = 1.5e9, 0.5e9
+# Bytes of input a second and core, for estimates only: ten bf16 snapshots of 533 MB from the page cache took 8.4 s on
+# two cores (benchmarks/merge.py --cases sma), start-up, diagnostics and writing included.
+_RATE = 0.32e9
 
 
 def plan(sources: Sequence[Source], merges: Sequence[Merge], options: Options) -> Plan:
@@ -286,7 +287,7 @@ def plan(sources: Sequence[Source], merges: Sequence[Merge], options: Options) -
         written=each * (len(merges) + copies - 1),
         free=shutil.disk_usage(place).free,
         memory=work.memory,
-        seconds=read / _READ_RATE / options.cores() + each * len(merges) / _WRITE_RATE,
+        seconds=read / _RATE / options.cores(),
     )
     if found.written > found.free:
         raise ValueError(
