@@ -29,9 +29,11 @@ from pma.merge import (
     ema,
     equivalent_decay,
     explicit,
+    kernels,
     merge_all,
     method_weights,
     sma,
+    stream,
     window,
     wma,
 )
@@ -206,8 +208,9 @@ def run_pass(folders: list[Path], weights: list[list[float]], **options) -> tupl
         return made, work.summary(work.run())
 
 
-@pytest.mark.parametrize("accumulate", ["float32", "float64"])
-def test_bits_depend_on_snapshots_and_weights_alone(tmp_path, accumulate):
+@pytest.mark.parametrize("accumulate,whole", [("float32", stream.WHOLE), ("float64", stream.WHOLE), ("float32", 2**15)])
+def test_bits_depend_on_snapshots_and_weights_alone(tmp_path, monkeypatch, accumulate, whole):
+    monkeypatch.setattr(stream, "WHOLE", whole)
     folders = snapshots_of_a_run(tmp_path, 10)
     weights = [[float(x) for x in np.random.default_rng(i).normal(size=10)] for i in range(6)]
     whole, seen = run_pass(folders, weights[:1], accumulate=accumulate)
@@ -245,6 +248,27 @@ def test_bf16_is_rounded_as_torch_does(values):
     assert torch.equal(ours[~ours.isnan()], expected[~expected.isnan()])
 
 
+@pytest.mark.parametrize("accumulate", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("at", [0, 511, 512, 3000])
+def test_nan_and_infinity_are_seen_wherever_they_are(dtype, accumulate, at):
+    values = torch.randn(3001, generator=torch.Generator().manual_seed(at)).to(dtype)
+    values[at - 1] = torch.finfo(torch.float32 if dtype == torch.float64 else dtype).max  # large, but a number
+    bf16, none = dtype == torch.bfloat16, np.empty((1, 0), accumulate)
+
+    def add() -> bool:
+        bits = values.view(torch.int16).numpy().view(np.uint16)[None] if bf16 else np.empty((1, 0), np.uint16)
+        numbers = none if bf16 else values.numpy().astype(accumulate)[None]
+        sums, samples = np.empty((2, 3001), accumulate), np.empty((0, 1, stream.UNIT), accumulate)
+        weights = np.array([[0.5], [0]], accumulate)
+        return kernels.blend(numbers, bits, weights, sums, np.empty((2, 0), np.uint16), samples, 0, 0)
+
+    assert add()
+    for wild in (float("nan"), float("inf"), -float("inf")):
+        values[at] = wild
+        assert not add()
+
+
 def test_many_merges_in_one_pass_are_those_made_alone(tmp_path):
     folders = snapshots_of_a_run(tmp_path, 6)
     recipes = {"sma": sma(6), "wma": wma(6), "late": [0.0, 0.0, *sma(4)]}
@@ -256,6 +280,23 @@ def test_many_merges_in_one_pass_are_those_made_alone(tmp_path):
     assert len(list((tmp_path / "many" / "sma").glob("model-*.safetensors"))) == 3  # two large tensors, the small ones
     late = json.loads((tmp_path / "many" / "late" / MANIFEST).read_text())
     assert len(late["sources"]) == 4
+
+
+def test_the_command_makes_the_bytes_of_the_call(tmp_path):
+    folders = snapshots_of_a_run(tmp_path, 3)
+    called = pma.merge(folders, tmp_path / "called", "wma", threads=2)  # threads, for torch is at work here
+    sources = f"sources=[{','.join(map(str, folders))}]"
+    command = [sys.executable, "-m", "pma.merge", sources, "method=wma", "threads=2", f"output={tmp_path}/made"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # processes
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("model.safetensors", "diagnostics.json"):
+        assert (called / name).read_bytes() == (tmp_path / "made" / name).read_bytes()
+    tensors = load_file(folders[1] / "model.safetensors")
+    tensors["model.layers.1.mlp.weight"][3] = float("inf")
+    save_file(tensors, folders[1] / "model.safetensors", metadata={"format": "pt"})
+    done = subprocess.run([*command[:-1], f"output={tmp_path}/none"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "/1: tensor model.layers.1.mlp.weight holds NaN or infinity" in done.stderr
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -343,7 +384,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         pma.merge(folders, tmp_path / "out")
 
 
-def test_diagnostics_are_those_of_float64_numpy(tmp_path):
+def test_diagnostics_are_those_of_float64_numpy(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "WHOLE", 2**20)
     folders = snapshots_of_a_run(tmp_path, 4)
     out = pma.merge(folders, tmp_path / "out")
     found = json.loads((out / "diagnostics.json").read_text())
@@ -361,6 +403,21 @@ def test_diagnostics_are_those_of_float64_numpy(tmp_path):
     assert found["layer_variance"]["layers.0"] == pytest.approx(layer.var(axis=0).mean(), rel=1e-3)
     ratio = np.linalg.norm(vectors.mean(0)) / np.linalg.norm(vectors[-1])
     assert found["mean_norm_ratio"] == pytest.approx(ratio, rel=1e-4)
+
+
+def test_of_a_large_tensor_every_eighth_unit_stands_for_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "WHOLE", 2**15)
+    folders = snapshots_of_a_run(tmp_path, 4)
+    found = json.loads((pma.merge(folders, tmp_path / "out") / "diagnostics.json").read_text())
+    loaded = [load_file(folder / "model.safetensors") for folder in folders]
+    squares = 0.0
+    for name, tensor in loaded[1].items():
+        if tensor.is_floating_point():
+            flat = (tensor.double() - loaded[0][name].double()).reshape(-1)
+            units = flat.split(stream.UNIT)[:: stream.SAMPLED] if flat.numel() > 2**15 else [flat]
+            seen = torch.cat(units)
+            squares += float(seen.square().sum()) * flat.numel() / seen.numel()
+    assert found["distances"][0][1] == pytest.approx(squares**0.5, rel=1e-4)
 
 
 # ---- weights of a decay ----

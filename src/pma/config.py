@@ -332,7 +332,7 @@ class MergeJob:
     router_bias: str = "average"  # load-balancing biases: average | newest
     suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
     diagnose: bool = True  # distances, cosines and variances into diagnostics.json
-    memory: int = 33_554_432  # bytes for blocks in flight
+    memory: int = 8_388_608  # bytes for blocks in flight
     threads: int = 0  # 0: the cores this process may use. Does not change the bits
     dry_run: bool = False  # only check, and print the plan
 

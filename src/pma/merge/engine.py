@@ -98,7 +98,7 @@ class Options:
     shard_size: int = 5_000_000_000
     assets: Path | None = None
     prefix: str | None = None
-    memory: int = 2**25
+    memory: int = 2**23
     threads: int = 0
     diagnose: bool = True
 
@@ -253,9 +253,9 @@ def _bytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-# Bytes of input a second and core, for estimates only: ten bf16 snapshots of 533 MB from the page cache took 8.4 s on
-# two cores (benchmarks/merge.py --cases sma), start-up, diagnostics and writing included.
-_RATE = 0.32e9
+# Seconds to start, and bytes of input a second and core; for estimates only: ten bf16 snapshots of 533 MB from the page
+# cache took 2.8 s on two cores (benchmarks/merge.py --cases sma), of which 1.3 s to start.
+_START, _RATE = 1.3, 1.8e9
 
 
 def plan(sources: Sequence[Source], merges: Sequence[Merge], options: Options) -> Plan:
@@ -287,7 +287,7 @@ def plan(sources: Sequence[Source], merges: Sequence[Merge], options: Options) -
         written=each * (len(merges) + copies - 1),
         free=shutil.disk_usage(place).free,
         memory=work.memory,
-        seconds=read / _RATE / options.cores(),
+        seconds=_START + read / _RATE / options.cores(),
     )
     if found.written > found.free:
         raise ValueError(
@@ -339,6 +339,7 @@ def merge_all(
                 accumulate=options.accumulate,
                 memory=options.memory,
                 threads=options.cores(),
+                processes=True,
                 diagnose=options.diagnose,
             )
             results = group.gather(_with_progress(work, group))

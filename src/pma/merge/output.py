@@ -106,6 +106,8 @@ class SafetensorsWriter:
         offset += start * self._itemsize[name]
         while view:
             done = os.pwrite(self._files[file], view, offset)
+            if hasattr(os, "posix_fadvise"):  # lets the disk begin now, so that the fsync at the end waits less
+                os.posix_fadvise(self._files[file], offset, done, os.POSIX_FADV_DONTNEED)
             view, offset = view[done:], offset + done
 
     def close(self) -> None:
