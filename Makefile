@@ -32,7 +32,7 @@ setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2
 test: setup ## lint and all tests, every experiment at SCALE=smoke end to end among them (13 minutes after setup, on busy cores)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	$(PY) -m pytest -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile
 
 reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 34 minutes)
 	@$(REPRODUCE) experiment=all
