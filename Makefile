@@ -1,4 +1,5 @@
-# `make help` lists every target with its cost. Variables: SCALE (smoke, cpu, gpu, paper), SEEDS (0,1,...), JOBS.
+# `make help` lists every target with its cost. Variables: SCALE (smoke, cpu, gpu, paper), SEEDS (0,1,...), JOBS,
+# WANDB_PROJECT.
 SCALE ?= cpu
 SEEDS ?=
 JOBS ?= 2
@@ -7,11 +8,13 @@ PY := .venv/bin/python
 FIGURES := 1 2 3 4 5 6 7 8 9
 STUDIES := interval-by-size equation-15 learning-rate
 SINGLE := $(FIGURES:%=reproduce-figure-%) reproduce-table-1 $(STUDIES:%=reproduce-%)
+WANDB_PROJECT ?=
+REPLAY = $(PY) -m pma.replay scale=$(SCALE) $(if $(WANDB_PROJECT),tracking.project=$(WANDB_PROJECT))
 REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup test reproduce figures claims verify publish bench lock $(SINGLE)
+.PHONY: help setup browser test reproduce figures claims verify report wandb-replay publish bench lock $(SINGLE)
 
 help: ## this list
 	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=0,1,..., JOBS=$(JOBS); costs are for 2 CPU cores"
@@ -29,7 +32,13 @@ setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-test: setup ## lint and all tests, every experiment at SCALE=smoke end to end among them (13 minutes after setup, on busy cores)
+# Chromium for the test of the report; without it that test is skipped.
+browser: setup
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null 2>&1; } || \
+	  timeout 120 .venv/bin/playwright install chromium >/dev/null 2>&1 || echo "no Chromium could be installed"
+
+test: browser ## lint and all tests, every experiment at SCALE=smoke end to end among them (about 8 minutes on 2 cores after setup)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile
@@ -38,10 +47,12 @@ reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu
 	@$(REPRODUCE) experiment=all
 	@$(PY) analysis/draw.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
+	-@$(REPLAY)
 
 $(SINGLE): reproduce-%: setup
 	@$(REPRODUCE) experiment=$(subst -,_,$*)
 	@$(PY) analysis/draw.py --scale $(SCALE) $(subst -,_,$*)
+	-@$(REPLAY) experiment=$(subst -,_,$*)
 
 figures: setup ## draw everything from the published records (under a minute, nothing is trained)
 	@$(PY) analysis/draw.py --scale $(SCALE) --published
@@ -52,6 +63,13 @@ claims: setup ## judge the claims from your own records
 verify: setup ## recompute every number of the README and the claims from the published records; fails on drift
 	@$(PY) analysis/verify.py
 
+report: setup ## report/index.html from the published records (under a minute); with WANDB_PROJECT=NAME also the report in W&B
+	@$(PY) analysis/report.py
+	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
+
+wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
+	@$(REPLAY) $(if $(PUBLISHED),published=true)
+
 publish: setup ## copy your own records of SCALE to runs/SCALE/published, and their numbers into the README
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
@@ -60,6 +78,7 @@ bench: setup ## our training against transformers' Trainer, our scoring against 
 	$(PY) benchmarks/train.py
 	$(PY) benchmarks/evaluate.py
 	$(PY) benchmarks/merge.py
+	$(PY) benchmarks/tracking.py
 
 lock: ## compile requirements.txt anew from pyproject.toml (about 1 minute)
 	$(PYTHON) -m venv .venv-lock

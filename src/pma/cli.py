@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
-from pma.config import CONF_DIR, register
+from pma.config import CONF_DIR, hash_json, register
 
 
 def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") -> None:
@@ -34,6 +34,8 @@ def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") 
     register()
     if task.__module__ == "__main__":  # by its real name: a launcher would otherwise pickle it with all its globals
         task = getattr(importlib.import_module(sys.modules["__main__"].__spec__.name), task.__name__)
+    if {"-m", "--multirun"} & set(sys.argv):  # all runs of a sweep are one W&B group, in whatever process they run
+        os.environ.setdefault("WANDB_RUN_GROUP", f"sweep-{hash_json(sys.argv[1:])}")
     if os.environ.get("HYDRA_FULL_ERROR") != "1":
         task = _UserErrors(task)
     hydra.main(version_base="1.3", config_path=str(CONF_DIR / folder), config_name=config_name)(task)()

@@ -203,9 +203,11 @@ class TrainConfig:
 class TrackingConfig:
     """W&B; metrics.jsonl is always written."""
 
-    mode: str = "auto"  # auto: online when logged in, else offline | offline | online | off
+    mode: str = "auto"  # auto: WANDB_MODE, or online when logged in, else offline | offline | online | off
     project: str = "pma-replication"
     entity: str | None = None
+    tags: list[str] = field(default_factory=list)  # figures and claims that the work is for, among others
+    upload: bool = False  # send the files of merged models too; snapshots are never sent
 
 
 @dataclass
@@ -335,6 +337,8 @@ class MergeJob:
     memory: int = 8_388_608  # bytes for blocks in flight
     threads: int = 0  # 0: the cores this process may use. Does not change the bits
     dry_run: bool = False  # only check, and print the plan
+    tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
+    group: str | None = None  # W&B group
 
 
 @dataclass
@@ -382,6 +386,19 @@ class EvaluateJob:
     threads: int = 0
     cache_dir: str = "data/scores"
     output: str | None = None  # JSON file to write the scores to
+    tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
+    group: str | None = None  # W&B group
+
+
+@dataclass
+class ReplayJob:
+    """Everything `python -m pma.replay` reads."""
+
+    scale: str = "cpu"
+    experiment: str | None = None  # one group only: figure_4, or a run's own; null: all
+    published: bool = False  # the records that come with the repository, instead of your own
+    runs_dir: str = "runs"
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 def _times(factor: float, value: float) -> float:
@@ -400,6 +417,7 @@ def register() -> None:
     store.store(name="merge_job", node=MergeJob)
     store.store(name="watch_job", node=WatchJob)
     store.store(name="evaluate_job", node=EvaluateJob)
+    store.store(name="replay_job", node=ReplayJob)
 
 
 def _require(condition: bool, key: str, value: Any, mend: str) -> None:

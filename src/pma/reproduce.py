@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +158,26 @@ def _train_one(overrides: list[str]) -> str | None:
     return None
 
 
-def _train_missing(job: DictConfig, configs: dict[RunSeed, DictConfig], seconds: dict[RunSeed, float]) -> None:
+def _labels(
+    job: DictConfig, experiments: list[DictConfig], configs: dict[RunSeed, DictConfig]
+) -> dict[RunSeed, list[str]]:
+    """Figures and claims that each run is for, those of the runs that start from it among them."""
+    found: dict[RunSeed, list[str]] = {key: [] for key in configs}
+    for experiment in experiments:
+        for key in runs_of(job, experiment):
+            while key is not None:
+                new = [label for label in (experiment.name, *experiment.claims) if label not in found[key]]
+                found[key] += new
+                key = _parent(configs[key])
+    return found
+
+
+def _train_missing(
+    job: DictConfig,
+    configs: dict[RunSeed, DictConfig],
+    seconds: dict[RunSeed, float],
+    labels: dict[RunSeed, list[str]],
+) -> None:
     """Train runs, `jobs` at a time, each after the one it starts from; those with most work behind them first.
 
     Raises:
@@ -185,6 +203,7 @@ def _train_missing(job: DictConfig, configs: dict[RunSeed, DictConfig], seconds:
             for key in ready[: job.jobs - len(running)]:
                 waiting.remove(key)
                 overrides = [*training_overrides(job, *key), f"stop={configs[key].stop}", f"threads={share}"]
+                overrides += [f"group={labels[key][0]}", f"tracking.tags=[{','.join(labels[key])}]"]
                 running[pool.submit(_train_one, overrides)] = key
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 run, seed = running.pop(future)
@@ -393,7 +412,7 @@ def reproduce(job: DictConfig) -> list[Path]:
     began = time.perf_counter()
     if any(seconds.values()):
         _prepare_corpora(list(configs.values()))
-        _train_missing(job, configs, seconds)
+        _train_missing(job, configs, seconds, _labels(job, experiments, configs))
     print(f"training: {time.perf_counter() - began:.0f} s", flush=True)
     suites = Suites(job)
     for experiment in todo:
@@ -427,28 +446,9 @@ def _write(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictC
             "seconds": round(seconds, 1),
         },
     )
-    _track(job, experiment, folder, stamp, records)
     if any(part.noise_points for part in experiment.parts):
         _print_signal_to_noise(folder / "records.csv")
     print(f"{experiment.name}: {len(records)} records in {folder} (merging and scoring {seconds:.0f} s)", flush=True)
-
-
-def _track(job: DictConfig, experiment: DictConfig, folder: Path, stamp: str, rows: list[Record]) -> None:
-    """Send the suite's averages to W&B, one curve a recipe."""
-    from pma.tracking import Tracker
-
-    about = {"name": experiment.name, "group": experiment.name, "job_type": "eval"}
-    config = {"experiment": OmegaConf.to_container(experiment, resolve=True), "scale": job.scale.name}
-    with Tracker(folder, -1, job.tracking, id=f"{experiment.name}-{stamp}", config=config, **about) as tracker:
-        for tokens, at_point in groupby(sorted(rows, key=lambda row: row.tokens), key=lambda row: row.tokens):
-            averages = (row for row in at_point if row.task in ("average", "heldout"))
-            tracker.log(
-                tokens,
-                **{
-                    f"{r.suite}/{r.task}/{r.metric}/{r.run}-seed{r.seed}/{r.method}-n{r.n}-v{r.interval}": r.value
-                    for r in averages
-                },
-            )
 
 
 def _print_signal_to_noise(records: Path) -> None:
@@ -469,7 +469,10 @@ def _prepare_corpora(configs: list[DictConfig]) -> None:
 
 def main(job: DictConfig) -> None:
     """Entry point of `python -m pma.reproduce`."""
-    reproduce(job)
+    folders = reproduce(job)
+    if not job.dry_run:
+        names = " ".join(folder.name for folder in folders) if job.experiment.includes == [] else ""
+        print(f"next: python analysis/draw.py --scale {job.scale.name} {names}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ learning rate is a pure function of tokens, the batch one of (seed, step), and t
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ from transformers import AutoTokenizer
 
 from pma import __version__, cli
 from pma.checkpoint import checkpoint_dir, checkpoints, load_checkpoint, load_optimizer, save_checkpoint
-from pma.config import ROOT, TrainConfig, cpu_threads, scientific, validate
+from pma.config import ROOT, TrainConfig, cpu_threads, validate
 from pma.corpus import TokenDataset, prepare
 from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.merge.engine import average
@@ -40,7 +41,7 @@ from pma.parallel import Loss, MicroBatches
 from pma.run import identity, is_fork, parent_folder, run_folder, target_tokens, trained_tokens
 from pma.schedule import learning_rate
 from pma.snapshot import copy_weights, save_snapshot, snapshot_dir, snapshots
-from pma.tracking import Tracker
+from pma.tracking import Tracker, snapshot_artifact
 
 
 class DivergedError(ValueError):
@@ -222,9 +223,9 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
     wandb_run: dict[str, Any] = {
         "id": f"{cfg.run_id}-{manifest['config_hash']}",
         "name": cfg.run_id,
-        "group": cfg.group or cfg.run_name,
+        "group": cfg.group or os.environ.get("WANDB_RUN_GROUP") or cfg.run_name,
         "job_type": "train",
-        "config": {**scientific(cfg), **manifest},
+        "config": {**OmegaConf.to_container(cfg, resolve=True), **manifest},
     }
     losses: list[Tensor] = []
     norms: list[Tensor] = []
@@ -292,6 +293,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
                 _drop_old_checkpoints(cfg, folder)
             progress.update(batch_tokens)
         published.result()
+        tracker.made([snapshot_artifact(folder, at) for at in snapshots(folder) if at > start])
     seconds = time.perf_counter() - began
     write_json(folder / MANIFEST, {**manifest, "tokens": end, "seconds": round(spent + seconds, 1)})
     print(f"{cfg.run_id}: trained to {end:,} tokens, {seconds:.0f} s, in {folder}", flush=True)
@@ -300,6 +302,9 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
 def main(cfg: DictConfig) -> None:
     """Entry point of `python -m pma.train`."""
     train(cfg)
+    last = max(snapshots(folder := run_folder(cfg)))
+    window = f"n=10 interval={cfg.scale.merge_interval} end={last}"
+    print(f"next: python -m pma.merge run_dir={folder} method=sma {window} output={folder}/merged", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import torch
 from omegaconf import DictConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -46,9 +47,24 @@ def evaluate(cfg: DictConfig) -> None:
             f"the same by lm-eval alone: lm_eval --model hf --model_args pretrained={folder},dtype=float32 "
             f"--include_path {tasks} --tasks pma_{suite.name}{limit}"
         )
+    if cfg.tracking.mode != "off":
+        _track(cfg, folder, suite.version, scores)
     if cfg.output is not None:
         result = {"model": cfg.model, "suite": suite.name, "version": suite.version}
         write_json(Path(cfg.output), result | {"scores": [asdict(score) for score in scores]})
+
+
+def _track(cfg: DictConfig, folder: Path, version: str, scores: list[Score]) -> None:
+    """A W&B run with the model as input and the scores as summary and table."""
+    from pma.tracking import Run, model_artifact
+
+    model = model_artifact(folder)
+    config = {"model": model.name, **model.about, "suite": cfg.suite, "version": version, "limit": cfg.limit}
+    about = {"id": hash_json(config), "name": f"{cfg.suite}/{model.name}", "group": cfg.group, "job_type": "eval"}
+    with Run(Path(), cfg.tracking, **about, config=config) as run:
+        run.used([model])
+        run.summary({f"{cfg.suite}/{s.task}/{s.metric}": s.value for s in scores})
+        run.table("scores", pd.DataFrame([asdict(s) for s in scores]))
 
 
 def table(scores: list[Score]) -> str:

@@ -7,6 +7,7 @@ python -m pma.merge 'sources=[A,B,C]' 'weights=[0.2,0.3,0.5]' output=OUT
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pma import cli
+from pma.files import MANIFEST
 from pma.merge.engine import Merge, Options, Policy, merge_all, opened, plan
 from pma.merge.ranks import is_first
 from pma.merge.select import run_window, tokens_of
@@ -87,6 +89,20 @@ def _show(folders: Sequence[str], merges: Sequence[Merge]) -> None:
             print(f"amounts to a learning rate, between one snapshot and the next, of {curve} times the constant one")
 
 
+def _track(job: DictConfig, folders: Sequence[str], merges: Sequence[Merge]) -> None:
+    """A W&B run a merge: its sources with a weight as inputs, the merged model as output."""
+    from pma.tracking import Run, model_artifact
+
+    for merge in merges:
+        told = json.loads((merge.output / MANIFEST).read_text(encoding="utf-8"))
+        contents = {source["folder"]: source["content"] for source in told["sources"]}
+        used = [model_artifact(Path(folder), contents[folder]) for folder in folders if folder in contents]
+        about = {"id": told["content"].rpartition(":")[2], "name": merge.output.name, "group": job.group}
+        with Run(Path(), job.tracking, **about, job_type="merge", config=told) as run:
+            run.used(used)
+            run.made([model_artifact(merge.output)], merge.output if job.tracking.upload else None)
+
+
 def main(job: DictConfig) -> None:
     """Entry point of `python -m pma.merge`.
 
@@ -116,7 +132,10 @@ def main(job: DictConfig) -> None:
         return
     merge_all(folders, merges, options, policy)
     if is_first():
+        if job.tracking.mode != "off":
+            _track(job, folders, merges)
         print(f"merged {len(folders)} snapshots into {len(merges)} model(s) in {time.perf_counter() - began:.1f} s")
+        print(f"next: python -m pma.evaluate model={merges[0].output}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+"""Send to W&B what it does not have yet: runs from metrics.jsonl; merges, scores, figures and claims from records.
+
+    python -m pma.replay scale=cpu tracking.mode=offline          # into runs/cpu/wandb, for `wandb sync` or LEET
+    python -m pma.replay scale=cpu published=true tracking.project=NAME tracking.mode=online
+
+Every step is a W&B run: training (job_type train), each merge (merge) with its N snapshots as inputs and the merged
+model as output, the scores of an experiment's merges (eval) with these as inputs, and the figure with its claims
+(analysis). A second call sends nothing. Nothing is trained, merged or scored.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from pma import cli
+from pma.config import ROOT, hash_json
+from pma.files import MANIFEST, read_manifest
+from pma.merge.weights import method_weights
+from pma.records import read_records
+from pma.snapshot import snapshots
+from pma.tracking import Run, Weights, complete_lines, mode_of, sent_before, snapshot_artifact
+
+_MERGE = ["run", "seed", "tokens", "method", "n", "interval"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One W&B run to be made.
+
+    Attributes:
+        about: what wandb.init is told.
+        rows: metrics, each with `tokens`.
+        used, made: its inputs and outputs.
+        pictures, tables: by name.
+    """
+
+    about: dict[str, Any]
+    rows: Sequence[dict[str, Any]] = ()
+    used: Sequence[Weights] = ()
+    made: Sequence[Weights] = ()
+    pictures: dict[str, Path] | None = None
+    tables: dict[str, pd.DataFrame] | None = None
+
+    @property
+    def sent(self) -> str:
+        """What the ledger says of it once it is sent."""
+        if self.about["job_type"] == "train":
+            return str(len(self.rows))
+        names = [(one.name, one.about.get("content")) for one in (*self.used, *self.made)]
+        pictures = {name: path.stat().st_size for name, path in (self.pictures or {}).items()}
+        tables = {name: table.to_csv(index=False) for name, table in (self.tables or {}).items()}
+        return hash_json([list(self.rows), names, pictures, tables])
+
+
+# ---- what there is to send -------------------------------------------------------------------------------------------
+
+
+def merged(folder: Path, row: dict[str, Any]) -> tuple[Weights, list[Weights]]:
+    """A merge of the records as an artifact, and the snapshots it was made of."""
+    n, end, interval = row["n"], row["tokens"], row["interval"]
+    sources = [snapshot_artifact(folder, end - (n - 1 - i) * interval) for i in range(n)]
+    if row["method"] == "last":
+        return sources[-1], sources
+    method, _, alpha = row["method"].partition("_")
+    weights = method_weights(method, n, float(alpha) if alpha else None)
+    config_hash = read_manifest(folder)["config_hash"]
+    name = f"{folder.name}-{config_hash}-{row['method']}-n{n}-v{interval}-tokens-{end:015d}"
+    recipe = {"method": row["method"], "n": n, "interval": interval, "tokens": end}
+    told = [{"snapshot": one.name, "weight": weight} for one, weight in zip(sources, weights, strict=True)]
+    # It was made in memory and scored there: its address says what it is, and any tool can make it again.
+    content = hash_json([told, [one.about.get("content") for one in sources]])
+    return Weights(name, "merge", f"pma://{name}", {**recipe, "sources": told, "content": content}), sources
+
+
+def labels(root: Path) -> dict[str, list[str]]:
+    """Figures and claims that each run below a folder is for, by the experiments recorded there."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(root.glob(f"*/{MANIFEST}")):
+        manifest = read_manifest(path.parent)
+        for run in manifest["runs"] if "experiment" in manifest else ():
+            experiment = manifest["experiment"]
+            found[run] = list(dict.fromkeys([*found.get(run, []), experiment["name"], *experiment["claims"]]))
+    return found
+
+
+def training_steps(root: Path) -> Iterator[Step]:
+    """Training runs below a folder."""
+    known = labels(root)
+    for path in sorted(root.glob(f"*-seed*/{MANIFEST}")):
+        folder, manifest = path.parent, read_manifest(path.parent)
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        about = {
+            "id": f"{folder.name}-{manifest['config_hash']}",
+            "name": folder.name,
+            "group": config.get("group") or known.get(folder.name, [config["run_name"]])[0],
+            "job_type": "train",
+            "tags": config["tracking"].get("tags") or known.get(folder.name, []),
+            "config": {**{k: v for k, v in config.items() if k != "tracking"}, **manifest},
+        }
+        metrics = folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in complete_lines(metrics)] if metrics.is_file() else []
+        yield Step(about, rows, made=[snapshot_artifact(folder, tokens) for tokens in snapshots(folder)])
+
+
+def experiment_steps(root: Path, pictures: Path, claims: pd.DataFrame | None) -> Iterator[Step]:
+    """Merges, scores and figures of the experiments below a folder.
+
+    Args:
+        pictures: folder with NAME.png of each experiment, as analysis/draw.py makes them.
+        claims: claims.csv, if the claims have been judged.
+    """
+    for path in sorted(root.glob(f"*/{MANIFEST}")):
+        manifest = read_manifest(path.parent)
+        if "experiment" in manifest:
+            yield from _merges_and_scores(root, path.parent, manifest)
+            yield from _figure(path.parent, manifest, pictures, claims)
+
+
+def _about(folder: Path, manifest: dict[str, Any], job: str, name: str) -> dict[str, Any]:
+    experiment = manifest["experiment"]
+    return {
+        "id": hash_json([manifest["stamp"], job, name]),
+        "name": name,
+        "group": experiment["name"],
+        "job_type": job,
+        "tags": [experiment["name"], *experiment["claims"]],
+        "config": {"experiment": experiment, "runs": manifest["runs"], "scale": _scale(folder)},
+    }
+
+
+def _scale(folder: Path) -> str:
+    parent = folder.parent
+    return parent.parent.name if parent.name == "published" else parent.name
+
+
+def _merges_and_scores(root: Path, folder: Path, manifest: dict[str, Any]) -> Iterator[Step]:
+    if not (folder / "records.csv").is_file():
+        return
+    records, name = read_records(folder / "records.csv"), folder.name
+    for (run, seed), part in records.groupby(["run", "seed"], sort=False):
+        run_folder = root / f"{run}-seed{seed}"
+        used: dict[str, Weights] = {}
+        rows: dict[int, dict[str, Any]] = {}
+        for keys, scores in part.groupby(_MERGE, sort=False):
+            row = dict(zip(_MERGE, keys, strict=True))
+            weights, sources = merged(run_folder, row)
+            if weights.kind == "merge" and weights.name not in used:
+                about = _about(folder, manifest, "merge", f"{name}/{weights.name}")
+                yield Step(about, used=sources, made=[weights])
+            used[weights.name] = weights
+            curve = "raw" if row["method"] == "last" else f"{row['method']}-n{row['n']}-v{row['interval']}"
+            values = {f"{s.suite}/{s.task}/{s.metric}/{curve}": s.value for s in scores.itertuples()}
+            rows.setdefault(row["tokens"], {"tokens": int(row["tokens"])}).update(values)
+        about = _about(folder, manifest, "eval", f"{name}/{run_folder.name}")
+        yield Step(about, [rows[tokens] for tokens in sorted(rows)], used=list(used.values()))
+
+
+def _figure(folder: Path, manifest: dict[str, Any], pictures: Path, claims: pd.DataFrame | None) -> Iterator[Step]:
+    found = {folder.name: path} if (path := pictures / f"{folder.name}.png").is_file() else {}
+    tables = {}
+    if (path := folder / "records.csv").is_file():
+        tables["records"] = read_records(path)
+    if claims is not None and not (part := claims[claims["claim"].isin(manifest["experiment"]["claims"])]).empty:
+        tables["claims"] = part.astype(object).where(part.notna(), None)
+    yield Step(_about(folder, manifest, "analysis", folder.name), pictures=found, tables=tables)
+
+
+# ---- sending ---------------------------------------------------------------------------------------------------------
+
+
+def send(step: Step, place: Path, tracking: Any) -> bool:
+    """Make one W&B run; whether it went well."""
+    run = Run(place, tracking, **step.about)
+    for row in step.rows:
+        run.log(row)
+    run.used(step.used)
+    run.made(step.made)
+    for name, path in (step.pictures or {}).items():
+        run.image(name, path)
+    for name, table in (step.tables or {}).items():
+        run.table(name, table)
+    well = run.mode == mode_of(tracking.mode)
+    run.finish(sent=step.sent)
+    return well
+
+
+def replay(job: DictConfig) -> int:
+    """Send what was not sent; returns how many W&B runs were made.
+
+    Raises:
+        ValueError: when there is nothing at this scale, or W&B breaks.
+    """
+    if (mode := mode_of(job.tracking.mode)) == "off":
+        print("W&B is off: nothing sent")
+        return 0
+    place = Path(job.runs_dir) / job.scale
+    root = place / "published" if job.published else place
+    out = ROOT / "analysis" / "out" / job.scale / ("published" if job.published else "")
+    table = root / "claims.csv" if job.published else out / "claims.csv"
+    steps = list(training_steps(root))
+    steps += experiment_steps(root, out, pd.read_csv(table) if table.is_file() else None)
+    if job.experiment is not None:
+        steps = [step for step in steps if step.about["group"] == job.experiment]
+    if not steps:
+        raise ValueError(f"{root}: nothing recorded there; make reproduce SCALE={job.scale}, or published=true")
+    before = sent_before(place, job.tracking.project, mode)
+    todo = [step for step in steps if before.get(step.about["id"]) != step.sent]
+    began = time.perf_counter()
+    for done, step in enumerate(tqdm(todo, desc=f"W&B, {mode}", unit="run", disable=None)):
+        if not send(step, place, job.tracking):
+            raise ValueError(f"W&B stopped after {done} runs; call again to send the rest")
+    where = f"{job.tracking.project} ({place / 'wandb'})" if mode == "offline" else job.tracking.project
+    seconds = time.perf_counter() - began
+    print(f"{len(todo)} W&B runs sent to {where}, {len(steps) - len(todo)} there already, {seconds:.0f} s")
+    return len(todo)
+
+
+def main(job: DictConfig) -> None:
+    """Entry point of `python -m pma.replay`."""
+    replay(job)
+
+
+if __name__ == "__main__":
+    cli.run(main, "replay", "command")

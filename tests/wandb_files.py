@@ -1,0 +1,59 @@
+"""Reading the .wandb files of offline runs back: records of protocol buffers in LevelDB's log format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+_BLOCK, _HEADER = 32768, 7  # both formats' headers are 7 bytes long
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    at, parts = _HEADER, []  # the file's own header: a magic word and a version
+    while at + _HEADER <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _HEADER:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if kind == 0:
+            return
+        parts.append(data[at + _HEADER : at + _HEADER + length])
+        at += _HEADER + length
+        if kind in (1, 4):  # whole, or the last part
+            yield b"".join(parts)
+            parts = []
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What one .wandb file says: group, job_type, tags, config, used, made, history and media keys."""
+    told: dict[str, Any] = {"config": {}, "used": {}, "made": {}, "history": [], "summary": {}}
+    for chunk in _chunks(path.read_bytes()):
+        record = Record.FromString(chunk)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            told |= {"id": record.run.run_id, "group": record.run.run_group, "job_type": record.run.job_type}
+            told["tags"] = list(record.run.tags)
+            told["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        elif kind == "artifact":
+            artifact = record.artifact
+            where = "used" if artifact.use_after_commit else "made"
+            told[where][artifact.name] = {
+                "type": artifact.type,
+                "metadata": json.loads(artifact.metadata or "{}"),
+                "entries": [(e.path, e.ref, e.digest, e.local_path) for e in artifact.manifest.contents],
+            }
+        elif kind == "history":
+            row = {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+            told["history"].append(row)
+    return told
+
+
+def read_all(place: Path) -> dict[str, dict[str, Any]]:
+    """All offline runs below PLACE/wandb, by id."""
+    found = [read(path) for path in sorted(place.glob("wandb/offline-run-*/*.wandb"))]
+    return {told["id"]: told for told in found}
