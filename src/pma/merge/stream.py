@@ -200,7 +200,9 @@ class Pass:
         # An element: of every source as read, and sampled; of every sum as stored.
         floats = [info.dtype for source in sources for info in source.tensors.values() if info.floating]
         read = max((SIZES[dtype] for dtype in floats), default=self._type.itemsize)
-        element = len(sources) * (read + self._type.itemsize / SAMPLED) + len(sums) * self._type.itemsize
+        narrow = {one.dtype for one in sums} == {"BF16"}
+        element = len(sources) * (read + self._type.itemsize / SAMPLED)
+        element += len(sums) * (SIZES["BF16"] if narrow else self._type.itemsize)
         units = min(BLOCK // UNIT, max(1, int(memory / threads / element / UNIT)))
         self._samples = -(-units // SAMPLED) if diagnose else 0  # at most, in one block
         self.block = units * UNIT
