@@ -230,5 +230,10 @@ def main(job: DictConfig) -> None:
     replay(job)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console script."""
     cli.run(main, "replay", "command")
+
+
+if __name__ == "__main__":
+    command()

@@ -475,5 +475,10 @@ def main(job: DictConfig) -> None:
         print(f"next: python analysis/draw.py --scale {job.scale.name} {names}".rstrip(), flush=True)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console script."""
     cli.run(main, "reproduce")
+
+
+if __name__ == "__main__":
+    command()

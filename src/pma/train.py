@@ -307,5 +307,10 @@ def main(cfg: DictConfig) -> None:
     print(f"next: python -m pma.merge run_dir={folder} method=sma {window} output={folder}/merged", flush=True)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console script."""
     cli.run(main, "config")
+
+
+if __name__ == "__main__":
+    command()

@@ -343,5 +343,10 @@ class _Stop:
             time.sleep(min(0.2, seconds))
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console script."""
     cli.run(main, "watch", "command")
+
+
+if __name__ == "__main__":
+    command()

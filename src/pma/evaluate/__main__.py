@@ -3,5 +3,11 @@
 from pma.cli import run
 from pma.evaluate.command import evaluate
 
-if __name__ == "__main__":
+
+def command() -> None:
+    """The console script."""
     run(evaluate, "evaluate", "command")
+
+
+if __name__ == "__main__":
+    command()

@@ -138,5 +138,10 @@ def main(job: DictConfig) -> None:
         print(f"next: python -m pma.evaluate model={merges[0].output}")
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console script."""
     cli.run(main, "merge", "command")
+
+
+if __name__ == "__main__":
+    command()
