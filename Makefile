@@ -43,7 +43,7 @@ test: browser ## lint and all tests, every experiment at SCALE=smoke end to end 
 	.venv/bin/ruff format --check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile
 
-reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 34 minutes)
+reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 35 minutes)
 	@$(REPRODUCE) experiment=all
 	@$(PY) analysis/draw.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
