@@ -293,7 +293,9 @@ def _part_records(
     scorer = MergeScorer(job, cfg, part.suite, suites)
     todo = recipes(part, cfg.scale.merge_interval)
     plain = not sys.stderr.isatty()
-    for recipe in tqdm(todo, desc=f"{experiment.name} {cfg.run_id}", unit="merge", disable=plain):
+    best = float("inf")
+    bar = tqdm(todo, desc=f"{experiment.name} {cfg.run_id}", unit="merge", disable=plain)
+    for recipe in bar:
         merge = {
             "run": run,
             "seed": seed,
@@ -304,6 +306,9 @@ def _part_records(
             "suite": part.suite,
         }
         scores, values = scorer.score(recipe)
+        now = next((s.value for s in scores if (s.task, s.metric) == ("average", "bits_per_byte")), float("nan"))
+        best = min(best, now)
+        bar.set_postfix(bits_per_byte=f"{now:.3f}", best=f"{best:.3f}", refresh=False)
         about = {"scale": job.scale.name, "experiment": experiment.name, "config_hash": config_hash}
         yield (
             [Record(**about, **merge, task=s.task, metric=s.metric, value=s.value, stderr=s.stderr) for s in scores],

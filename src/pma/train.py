@@ -227,6 +227,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
         "job_type": "train",
         "config": {**OmegaConf.to_container(cfg, resolve=True), **manifest},
     }
+    best = float("inf")
     losses: list[Tensor] = []
     norms: list[Tensor] = []
     plain = not sys.stderr.isatty()
@@ -267,13 +268,14 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
                 tracker.log(
                     tokens, loss=loss_mean, lr=rate, gradient_norm=norms[-1].item(), tokens_per_second=round(speed)
                 )
-                progress.set_postfix(loss=f"{loss_mean:.3f}", refresh=False)
+                best = min(best, loss_mean)
+                progress.set_postfix(loss=f"{loss_mean:.3f}", best=f"{best:.3f}", refresh=False)
                 if plain and (step + 1) * 5 // (end // batch_tokens) != (
                     (step + 1 - len(losses)) * 5 // (end // batch_tokens)
                 ):
                     left = (end - tokens) / (tokens - start) * (now - began)
                     print(
-                        f"{cfg.run_id}: {tokens:,} of {end:,} tokens, loss {loss_mean:.3f}, "
+                        f"{cfg.run_id}: {tokens:,} of {end:,} tokens, loss {loss_mean:.3f} (best {best:.3f}), "
                         f"{speed:,.0f} tokens/s, {left:.0f} s left",
                         flush=True,
                     )

@@ -283,12 +283,18 @@ class Watch:
             records = [record for record in past if record.tokens < at] + records
         write_records(path, records)
 
+    def _best(self, key: str) -> float:
+        """Best value of a metric up to now."""
+        better = min if "bits_per_byte" in key else max
+        return better(row[key] for row in self.rows if key in row)
+
     def _say(self, at: int, made: dict[Recipe, tuple[Path, int]], row: dict[str, Any], seconds: float) -> None:
         for recipe, (folder, n) in made.items():
             keys = [key for key in row if key.startswith(f"{recipe.name}/average")]
             told = "; ".join(
                 f"{key.split('/', 1)[1]} {row[key]:.4f} expected of annealing from here, "
-                f"{row[key] - row['raw/' + key.split('/', 1)[1]]:+.4f} over the checkpoint"
+                f"{row[key] - row['raw/' + key.split('/', 1)[1]]:+.4f} over the checkpoint, "
+                f"best so far {self._best(key):.4f}"
                 for key in keys
             )
             print(f"{at}: {recipe.name} of {n} checkpoints, {seconds:.1f} s{': ' + told if told else ''}", flush=True)
