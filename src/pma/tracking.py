@@ -80,9 +80,10 @@ def snapshot_artifact(run_folder: Path, tokens: int) -> Weights:
         return snapshot_artifact(run_folder.with_name(run["continues"]["run"]), tokens)
     folder = snapshot_dir(run_folder, tokens)
     known = (folder / MANIFEST).is_file()  # published records come without the weights
-    about = {"run": run_folder.name, "tokens": tokens}
-    if known:
-        about["content"] = read_manifest(folder)["content"]
+    content = (
+        read_manifest(folder).get("content") if known else None
+    )  # nor did the first snapshots have a hash of theirs
+    about = {"run": run_folder.name, "tokens": tokens, **({"content": content} if content else {})}
     uri = folder.resolve().as_uri() if known else f"pma://{run_folder.name}/{folder.name}"
     return Weights(artifact_name(run_folder.name, run["config_hash"], folder.name), "snapshot", uri, about)
 
