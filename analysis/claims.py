@@ -281,7 +281,7 @@ def ours(decision: Decision) -> str:
     )
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
     return "-" if math.isnan(seconds) else f"{seconds / 60:.1f} min"
 
 
@@ -296,7 +296,7 @@ def claims_markdown(decisions: Sequence[Decision], scale: str) -> str:
     header = ["claim", "paper", "ours, 95 % interval (n)", "verdict", "in words", "command", "cost"]
     rows = [
         [f"{d.claim} ({d.about['source']}): {d.about['text']}", d.about["paper"], ours(d), f"**{d.verdict}**"]
-        + [d.sentence, f"`{d.about['command']}`", _minutes(d.seconds)]
+        + [d.sentence, f"`{d.about['command']}`", minutes(d.seconds)]
         for d in decisions
     ]
     lines += [*_markdown(header, rows), "", "## Every test", ""]
@@ -350,7 +350,7 @@ def readme_block(decided: dict[str, list[Decision]]) -> str:
         row = [f"{same[0].claim} ({about['source']}) {about['text']}", about["paper"]]
         for decision in same:
             row += [ours(decision), f"**{decision.verdict}**"]
-        rows.append([*row, f"`{about['command']}`", ", ".join(_minutes(decision.seconds) for decision in same)])
+        rows.append([*row, f"`{about['command']}`", ", ".join(minutes(decision.seconds) for decision in same)])
     notes = []
     for scale, decisions in decided.items():
         counts = [f"{sum(d.verdict == verdict for d in decisions)} {verdict}" for verdict in VERDICTS]

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import bokeh
-import claims as claims_module
 import interactive
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import style
 from bokeh.resources import Resources
-from claims import VERDICTS, Decision, decide_published, load_claims, ours
+from claims import VERDICTS, Decision, decide_published, load_claims, minutes, ours
 from draw import NAMES
 from interactive import Panel, Series
 from jinja2 import Environment, FileSystemLoader
@@ -182,7 +181,7 @@ class _Claim:
             "rank": VERDICTS.index(verdict),
             "scale": self.scale,
             "seconds": 0 if np.isnan(seconds) else seconds,
-            "cost": claims_module._minutes(seconds),
+            "cost": minutes(seconds),
             "section": f"{self.scale}-{about['experiments'][0]}",
             "experiments": about["experiments"],
         }

@@ -14,13 +14,11 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 from claims import VERDICTS, Decision, decide_published, load_claims, ours
 from draw import NAMES
-from report import ROOT, command_of, deviations, run_rows, title_of
+from report import CURVES, ROOT, command_of, deviations, run_rows, title_of
 from style import Source
 
 from pma.files import MANIFEST, read_manifest, write_text
 from pma.tracking import mode_of
-
-CURVES = ("loss", "lr", "gradient_norm", "tokens_per_second")
 
 
 def _claims(decisions: list[Decision], name: str) -> str:
