@@ -371,10 +371,14 @@ def test_a_tied_head_that_only_some_hold_is_left_out(tmp_path):
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     folders = snapshots_of_a_run(tmp_path, 2)
 
-    def full(descriptor: int, offset: int, length: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    written = os.pwrite
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if offset:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left"):
         pma.merge(folders, tmp_path / "out")
     assert nothing_left(tmp_path)

@@ -43,14 +43,14 @@ def copy_assets(paths: Sequence[Path], output: Path, dtype: str | None) -> None:
 
 
 class SafetensorsWriter:
-    """The weight files of one model, laid out and reserved on the disk beforehand, filled in any order.
+    """The weight files of one model, laid out beforehand and filled in any order.
 
     Args:
         shard_bytes: largest size of a shard; a tensor alone may exceed it.
         create: whether this process lays out the files (another may, and this one only fills in).
 
     Raises:
-        OSError: when the disk cannot hold them.
+        OSError: here or in `write`, when the disk cannot hold them.
     """
 
     def __init__(self, folder: Path, tensors: Mapping[str, TensorInfo], shard_bytes: int, create: bool = True) -> None:
@@ -96,7 +96,7 @@ class SafetensorsWriter:
         descriptor = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0), 0o644)
         self._files[path.name] = descriptor
         if create:
-            os.posix_fallocate(descriptor, 0, begin + at)  # a disk too small says so now
+            os.ftruncate(descriptor, begin + at)  # not reserved: that takes as long as writing on some disks
             os.pwrite(descriptor, len(text).to_bytes(8, "little") + text, 0)
 
     def write(self, name: str, start: int, values: np.ndarray) -> None:

@@ -29,7 +29,7 @@ from pma.merge import kernels
 from pma.merge.formats import SIZES, Source, TensorInfo, iterate_spans
 
 SPAN = 2**22  # elements: the unit of work and of hashing
-BLOCK = 2**16  # elements of every snapshot in memory at a time, at most
+BLOCK = 2**17  # elements of every snapshot in memory at a time, at most
 UNIT = 2**13  # elements: blocks are whole multiples of it
 WHOLE, SAMPLED = 2**17, 8
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
