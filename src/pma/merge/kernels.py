@@ -41,20 +41,29 @@ def _as_bits(typing, number):
 
 
 @njit(nogil=True, cache=True)
-def _from_bf16(bits, x, carried):
+def _from_bf16(bits, x):
     for j in range(len(bits)):
         x[j] = _as_float(np.uint32(np.uint32(bits[j]) << np.uint32(16)))
-    # An exponent of all ones (infinity, NaN) plus one in its last place carries into the place of the sign. Kept by
-    # position and not in one number, which would be a wider one and slower.
-    for j in range(len(bits)):
-        carried[j] |= (bits[j] & np.uint16(0x7FFF)) + np.uint16(0x0080)
 
 
 @njit(nogil=True, cache=True)
-def _from_numbers(numbers, x, zero):
-    for j in range(len(numbers)):
-        x[j] = numbers[j]
-        zero[j] = _fma(zero.dtype.type(0), numbers[j], zero[j])
+def _watch(x, width, zero):
+    # Kept by position: one number for all would be a chain of additions that wait for each other.
+    for j in range(width):
+        zero[j] = _fma(zero.dtype.type(0), x[j], zero[j])
+
+
+@njit(nogil=True, cache=True)
+def _sums_tell(weights):
+    """Whether every snapshot has a weight in some sum, and sums are fewer: what is not finite then shows in a sum."""
+    many, n = weights.shape
+    told = 0
+    for i in range(n):
+        for r in range(many):
+            if weights[r, i] != 0:
+                told += 1
+                break
+    return many < n and told == n
 
 
 @njit(nogil=True, cache=True)
@@ -117,24 +126,28 @@ def blend(numbers, bits, weights, wide, narrow, samples, first, step):
             every `step` elements after it, all multiples of TILE. Step 0 takes none.
 
     Returns:
-        Whether all values of x are finite.
+        Whether all values of x are finite; where only sums were looked at, an overflow of these also gives False.
     """
     n, coded = weights.shape[1], bits.shape[1] > 0
     width = bits.shape[1] if coded else numbers.shape[1]
     x = np.empty((n, TILE), weights.dtype)
     zero = np.zeros(TILE, weights.dtype)  # 0 times all values: NaN where one is infinite or NaN
-    carried = np.zeros(TILE, np.uint16)
+    sums_tell = _sums_tell(weights)
     row = np.empty(TILE, weights.dtype)
     for at in range(0, width, TILE):
         end = min(at + TILE, width)
         many = end - at
         for i in range(n):
             if coded:
-                _from_bf16(bits[i, at:end], x[i], carried)
+                _from_bf16(bits[i, at:end], x[i])
             else:
-                _from_numbers(numbers[i, at:end], x[i], zero)
+                _copy(x[i], numbers[i, at:end])
+            if not sums_tell:
+                _watch(x[i], many, zero)
         for r in range(len(weights)):
             _sum(row, many, x, weights, r)
+            if sums_tell:
+                _watch(row, many, zero)
             if narrow.shape[1] > 0:
                 to_bf16(row[:many], narrow[r, at:end])
             else:
@@ -143,7 +156,7 @@ def blend(numbers, bits, weights, wide, narrow, samples, first, step):
             unit, place = (at - first) // step, (at - first) % step
             for i in range(n):
                 _copy(samples[unit, i, place : place + many], x[i, :many])
-    return carried.max() < 0x8000 and not np.isnan(zero).any()
+    return not np.isnan(zero).any()
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})

@@ -100,9 +100,9 @@ class SafetensorsWriter:
             os.pwrite(descriptor, len(text).to_bytes(8, "little") + text, 0)
 
     def write(self, name: str, start: int, values: np.ndarray) -> None:
-        """Put elements of a tensor, in its storage type, in place."""
+        """Put elements of a tensor (contiguous, in its storage type) in place."""
         file, offset = self._where[name]
-        view = memoryview(np.ascontiguousarray(values)).cast("B")
+        view = memoryview(values).cast("B")
         offset += start * self._itemsize[name]
         while view:
             done = os.pwrite(self._files[file], view, offset)
