@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pma import cli
 from pma.files import MANIFEST
+from pma.merge import kernels
 from pma.merge.engine import Merge, Options, Policy, merge_all, opened, plan
 from pma.merge.ranks import is_first
 from pma.merge.select import run_window, tokens_of
@@ -130,6 +131,7 @@ def main(job: DictConfig) -> None:
         with opened(folders, job.prefix) as sources:
             print("\n".join(plan(sources, merges, options).lines()))
         return
+    kernels.load(blas=False)
     merge_all(folders, merges, options, policy)
     if is_first():
         if job.tracking.mode != "off":

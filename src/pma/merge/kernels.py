@@ -6,6 +6,8 @@ says, the same bits on any processor.
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from numba import njit, types
 from numba.core import cgutils
@@ -192,3 +194,22 @@ def add_gram(x, width, gram):
                 gram[i, k] += value
                 if k < i:
                     gram[k, i] += value
+
+
+def load(blas: bool = True) -> None:
+    """Load what is compiled, which its first call does otherwise.
+
+    Args:
+        blas: whether numba may look for scipy's BLAS, for code of others in this process: nothing here uses it, and it
+            takes a quarter of a second to import.
+    """
+    hidden = not blas and "scipy.linalg" not in sys.modules
+    if hidden:
+        sys.modules["scipy.linalg"] = None
+    try:
+        none, bits = np.empty((1, 0), np.float32), np.empty((1, 0), np.uint16)
+        blend(none, bits, none, none, bits, np.empty((0, 1, 0), np.float32), 0, 0)
+        add_gram(none, 0, np.zeros((1, 1)))
+    finally:
+        if hidden:
+            del sys.modules["scipy.linalg"]

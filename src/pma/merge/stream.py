@@ -240,9 +240,7 @@ class Pass:
         if not can or "torch" in sys.modules:
             return ThreadPoolExecutor(self._threads)
         context = multiprocessing.get_context("fork")
-        # Compiled code is loaded once, not in every child.
-        none, bits = np.empty((1, 0), self._type), np.empty((1, 0), np.uint16)
-        kernels.blend(none, bits, none, none, bits, np.empty((0, 1, 0), self._type), 0, 0)
+        kernels.load()  # once, not in every child
         return ProcessPoolExecutor(self._threads, context, initializer=_inherit, initargs=(self,))
 
     def summary(self, results: Results) -> Seen:
