@@ -1,8 +1,9 @@
 # `make help` lists every target with its cost. Variables: SCALE (smoke, cpu, gpu, paper), SEEDS (0,1,...), JOBS,
-# WANDB_PROJECT.
+# PIECE_MINUTES (a call stops after so many, the next goes on), WANDB_PROJECT.
 SCALE ?= cpu
 SEEDS ?=
 JOBS ?= 2
+PIECE_MINUTES ?=
 PYTHON ?= python3
 PY := .venv/bin/python
 FIGURES := 1 2 3 4 5 6 7 8 9
@@ -10,14 +11,15 @@ STUDIES := interval-by-size equation-15 learning-rate
 SINGLE := $(FIGURES:%=reproduce-figure-%) reproduce-table-1 $(STUDIES:%=reproduce-%)
 WANDB_PROJECT ?=
 REPLAY = $(PY) -m pma.replay scale=$(SCALE) $(if $(WANDB_PROJECT),tracking.project=$(WANDB_PROJECT))
-REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]')
+REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]') $(if $(PIECE_MINUTES),minutes=$(PIECE_MINUTES))
+DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup browser test reproduce figures claims verify report wandb-replay publish bench lock $(SINGLE)
+.PHONY: help setup browser test reproduce figures claims verify report wandb-replay publish bench bench-gpu lock $(SINGLE)
 
 help: ## this list
-	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=0,1,..., JOBS=$(JOBS); costs are for 2 CPU cores"
+	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=0,1,..., JOBS=$(JOBS), PIECE_MINUTES=8; costs are for 2 CPU cores"
 	@grep -hE '^[a-z%-]+[a-z0-9%-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | expand -t 24
 	@echo "reproduce-figure-N      one figure, N of $(FIGURES): train what is missing, score, draw (SCALE=cpu: at most 10 minutes)"
 	@echo "reproduce-table-1       the same for Table 1; also $(STUDIES:%=reproduce-%)"
@@ -45,13 +47,13 @@ test: browser ## lint and all tests, every experiment at SCALE=smoke end to end 
 
 reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 35 minutes)
 	@$(REPRODUCE) experiment=all
-	@$(PY) analysis/draw.py --scale $(SCALE)
+	@$(DRAW)
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 	-@$(REPLAY)
 
 $(SINGLE): reproduce-%: setup
 	@$(REPRODUCE) experiment=$(subst -,_,$*)
-	@$(PY) analysis/draw.py --scale $(SCALE) $(subst -,_,$*)
+	@$(DRAW) $(subst -,_,$*)
 	-@$(REPLAY) experiment=$(subst -,_,$*)
 
 figures: setup ## draw everything from the published records (under a minute, nothing is trained)
@@ -79,6 +81,9 @@ bench: setup ## our training against transformers' Trainer, our scoring against 
 	$(PY) benchmarks/evaluate.py
 	$(PY) benchmarks/merge.py
 	$(PY) benchmarks/tracking.py
+
+bench-gpu: setup ## training on a GPU against transformers' Trainer and bare matrix products (about 20 minutes on an H100)
+	$(PY) benchmarks/gpu.py
 
 lock: ## compile requirements.txt anew from pyproject.toml (about 1 minute)
 	$(PYTHON) -m venv .venv-lock

@@ -10,7 +10,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from pma.config import CONF_DIR, config_hash, register, validate
-from pma.reproduce import expand, recipes, required
+from pma.reproduce import expand, keep_needed, recipes, required
+from pma.run import is_fork
 
 SCALES = [path.stem for path in sorted((CONF_DIR / "scale").glob("*.yaml"))]
 RUNS = [path.stem for path in sorted((CONF_DIR / "run").glob("*.yaml"))]
@@ -49,6 +50,35 @@ def test_every_experiment_finds_its_snapshots(scale, experiment):
                 of = configs[parent.run, parent.seed]
                 wanted = {parent.tokens - i * (parent.interval or 0) for i in range(parent.n)}
                 assert wanted <= ({*of.train.fork_points} if parent.optimizer else positions(configs, of)), cfg.run_id
+
+
+def test_at_gpu_scale_runs_keep_the_snapshots_that_any_experiment_reads():
+    job = compose("reproduce", ["experiment=figure_3", "scale=gpu"])
+    configs = required(job, expand(job))
+    keep_needed(job, configs)
+    everything = compose("reproduce", ["experiment=all", "scale=gpu"])
+    experiments = expand(everything)
+    all_configs = required(everything, experiments)
+    keep_needed(everything, all_configs)
+    for key, cfg in configs.items():  # whichever experiment was asked for
+        assert cfg.train.snapshots_at == all_configs[key].train.snapshots_at
+        validate(cfg)
+
+    def kept(cfg) -> set[int]:
+        own = positions(all_configs, cfg) & {*cfg.train.snapshots_at, cfg.train.total_tokens, cfg.init.tokens or 0}
+        parent = cfg.init.parent
+        if parent.run is None:
+            return own
+        before = kept(all_configs[parent.run, parent.seed]) if is_fork(cfg) else set()
+        return own | {t for t in before if t < parent.tokens} | {parent.tokens if is_fork(cfg) else 0}
+
+    for experiment in experiments:
+        for part in experiment.parts:
+            for run in part.runs:
+                for recipe in recipes(part, job.scale.merge_interval):
+                    assert set(recipe.window) <= kept(all_configs[run, 0]), (experiment.name, run, recipe)
+    main = all_configs["moe_main", 0]
+    assert len(main.train.snapshots_at) < 0.4 * main.train.total_tokens / main.train.snapshot_interval
 
 
 def positions(configs, cfg) -> set[int]:

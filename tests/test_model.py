@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 from pma.config import CONF_DIR, ModelConfig
-from pma.model import build, flops_per_token, load_pretrained, loss, parameter_counts
+from pma.model import Bf16Loss, build, flops_per_token, load_pretrained, loss, parameter_counts
 from pma.parallel import MicroBatches
 
 FILES = sorted((CONF_DIR / "model").glob("*/*.yaml"))
@@ -188,22 +188,56 @@ def test_load_balancing_counts_every_layer(name):
     assert all(layer.mlp.gate.weight.grad.abs().sum() > 0 for layer in model.model.layers)
 
 
-@moe
-def test_router_runs_in_fp32_under_autocast(name):
+@kinds
+def test_mixed_precision_computes_in_bf16_and_keeps_router_and_gradients_in_fp32(name):
     model, tokens = make(name), some_tokens()
     exact = next_token_loss(model, tokens)[0]
     seen = {}
     block = model.model.layers[0].mlp
-    block.gate.register_forward_hook(lambda gate, args, out: seen.update(hidden=args[0], logits=out[0]))
-    block.experts.register_forward_hook(lambda experts, args, out: seen.update(output=out))
-    with torch.autocast("cpu", torch.bfloat16):
-        cross_entropy, total = next_token_loss(model, tokens)
-    assert seen["logits"].dtype == torch.float32 and seen["output"].dtype == torch.bfloat16
-    assert torch.equal(seen["logits"], F.linear(seen["hidden"].float(), block.gate.weight))
+    if hasattr(block, "gate"):
+        block.gate.register_forward_hook(lambda gate, args, out: seen.update(logits=out[0].dtype))
+    block.register_forward_hook(lambda mlp, args, out: seen.update(mlp=(args[0].dtype, out.dtype)))
+    cross_entropy, total = Bf16Loss(model).rounded(tokens[:, :-1], tokens[:, 1:])
+    assert seen.get("logits", torch.float32) == torch.float32 and seen["mlp"] == (torch.bfloat16, torch.bfloat16)
     assert cross_entropy.dtype == total.dtype == torch.float32
+    assert not torch.equal(cross_entropy, exact)
     torch.testing.assert_close(cross_entropy, exact, rtol=1e-3, atol=0)
     total.backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def sort_tokens_by_expert(model: torch.nn.Module) -> None:
+    """As on a GPU."""
+    for module in model.modules():
+        if hasattr(module, "sorted_forward"):
+            module.forward = module.sorted_forward
+
+
+@moe
+def test_experts_of_the_gpu_compute_what_transformers_do(name):
+    model, tokens = make(name), some_tokens()
+    expected = next_token_loss(model, tokens)[1]
+    expected.backward()
+    expected_gradients = gradients(model)
+    model.zero_grad()
+    sort_tokens_by_expert(model)
+    total = next_token_loss(model, tokens)[1]
+    total.backward()
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(gradients(model), expected_gradients, rtol=1e-4, atol=1e-6)
+
+
+@kinds
+def test_the_gpu_step_is_one_graph(name):
+    # fullgraph refuses whatever would make the host wait for a GPU: .item(), nonzero, control flow on values.
+    model, tokens = make(name), some_tokens()
+    exact = next_token_loss(model, tokens)[0]  # also the first call, at which transformers puts hooks in
+    sort_tokens_by_expert(model)
+    step = torch.compile(Bf16Loss.rounded, fullgraph=True, dynamic=False, backend="aot_eager")
+    cross_entropy, total = step(Bf16Loss(model), tokens[:, :-1], tokens[:, 1:])
+    total.backward()
+    torch.testing.assert_close(cross_entropy, exact, rtol=1e-3, atol=0)
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
 
 
 @kinds

@@ -86,6 +86,20 @@ def test_a_killed_reproduction_goes_on_to_the_same_records(everything, tmp_path)
         assert one.read_bytes() == other.read_bytes(), name
 
 
+def test_a_reproduction_in_pieces_of_time_makes_the_same_records(everything, tmp_path):
+    arguments = ["experiment=figure_4", "scale=smoke", f"runs_dir={tmp_path}", "tracking=off"]
+    for minutes in (0.001, *[0.2] * 10):
+        piece = call("-m", "pma.reproduce", *arguments, f"minutes={minutes}")
+        assert piece.returncode == 0, piece.stderr
+        if "minutes are over" not in piece.stdout:
+            break
+        assert not (tmp_path / "smoke" / "figure_4").exists()
+    assert minutes > 0.001
+    for name in ("records.csv", "items.parquet"):
+        one, other = (runs / "smoke" / "figure_4" / name for runs in (everything, tmp_path))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
 def test_the_merge_command_makes_a_model_that_scores_as_the_record_says(everything, tmp_path):
     out, scores = tmp_path / "merged", tmp_path / "scores.json"
     window = ["method=wma", "n=10", "interval=512", "end=102400"]

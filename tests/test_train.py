@@ -215,3 +215,19 @@ def test_divergence_stops_the_run_names_the_step_and_keeps_good_snapshots(tmp_pa
 def test_a_bad_start_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="no config.json"):
         train(config(tmp_path, f"init.weights={tmp_path}", "run_id=bad"))
+
+
+@pytest.mark.parametrize("kind", ["dense_411m", "moe_1.3b_13b"])
+def test_a_run_in_pieces_of_time_ends_with_the_same_bits(tmp_path, kind):
+    whole = train(config(tmp_path, f"model=smoke/{kind}", "run_id=whole"))
+    pieces = config(tmp_path, f"model=smoke/{kind}", "run_id=pieces", "minutes=1e-9", "train.snapshots_at=[2560,7680]")
+    seen = []
+    while not seen or seen[-1] < 15360:
+        seen.append(read_manifest(train(pieces))["tokens"])
+    assert seen == [2560, 5120, 7680, 10240, 12800, 15360]  # every tenth step is logged, and a place to stop
+    folder = tmp_path / "runs" / "smoke" / "pieces"
+    assert list(snapshots(folder)) == [2560, 7680, 15360]
+    assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(folder).items())
+    lines = [(path / "metrics.jsonl").read_text().splitlines() for path in (whole, folder)]
+    losses = [[json.loads(line)["loss"] for line in one] for one in lines]
+    assert losses[0] == losses[1]

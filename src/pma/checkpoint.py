@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pma.files import publish_folder, write_json
-from pma.snapshot import list_by_tokens
+from pma.snapshot import copy_to_cpu, list_by_tokens
 
 
 def checkpoint_dir(run_dir: Path, tokens: int) -> Path:
@@ -29,22 +30,32 @@ def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, tokens: int) -> None:
-    """Publish weights, optimizer state, random state and position (`tokens` consumed)."""
+def copy_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], dict[str, dict[str, Tensor]]]:
+    """Weights, optimizer state and random state as they stand now; see `copy_to_cpu`."""
     names = _optimizer_order(model, optimizer)
-    optimizer_state = {
-        f"{key}.{names[index]}": value
-        for index, entry in optimizer.state_dict()["state"].items()
-        for key, value in entry.items()
-    }
-    random_state = {"random.cpu": torch.get_rng_state()}
+    state = {f"weights.{name}": parameter for name, parameter in model.named_parameters()}
+    for index, entry in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{key}.{names[index]}": value for key, value in entry.items()}
+    state["optimizer.random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
-        random_state["random.cuda"] = torch.cuda.get_rng_state()
+        state["optimizer.random.cuda"] = torch.cuda.get_rng_state()
+    copies = copy_to_cpu(state)
+
+    def by_file() -> dict[str, dict[str, Tensor]]:
+        files: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
+        for name, tensor in copies().items():
+            file, _, key = name.partition(".")
+            files[file][key] = tensor.contiguous()
+        return files
+
+    return by_file
+
+
+def save_checkpoint(folder: Path, state: Callable[[], dict[str, dict[str, Tensor]]], tokens: int) -> None:
+    """Publish what `copy_state` returned, and the position: `tokens` consumed."""
     with publish_folder(folder) as aside:
-        save_file(
-            {name: p.detach().contiguous() for name, p in model.named_parameters()}, aside / "weights.safetensors"
-        )
-        save_file({**optimizer_state, **random_state}, aside / "optimizer.safetensors")
+        for file, tensors in state().items():
+            save_file(tensors, aside / f"{file}.safetensors")
         write_json(aside / "state.json", {"tokens": tokens})
 
 

@@ -35,6 +35,7 @@ class ScaleConfig:
     main_tokens: int = MISSING  # length of the main MoE run, tokens
     merge_interval: int = MISSING  # V of the scale in tokens; rule: main_tokens / 200, the paper's 8B of 1607B
     snapshot_interval: int = MISSING  # tokens
+    snapshots: str = "all"  # all | needed: pma.reproduce keeps only those that an experiment of conf/experiment reads
     checkpoint_interval: int = MISSING  # tokens
     decay_tokens: int = MISSING  # length of the annealing of schedule=wsd
     peak_lr: float = MISSING  # chosen on the loss of the last snapshot, never on the merge gain
@@ -192,6 +193,7 @@ class TrainConfig:
     eps: float = 1.0e-8
     clip_norm: float | None = 1.0  # null: no clipping
     snapshot_interval: int = MISSING  # tokens
+    snapshots_at: list[int] | None = None  # only at these of the interval's positions, and at the end; null: at all
     snapshot_dtype: str = "float32"  # float32 | bfloat16
     checkpoint_interval: int = MISSING  # tokens between resumable checkpoints
     checkpoints_kept: int = 2  # newest ones
@@ -225,6 +227,7 @@ class TrainingJob:
     run_id: str = MISSING  # folder of the run under runs/<scale>/
     seed: int = 0
     stop: int | None = None  # position to stop at for now, tokens; a later call goes on. null: train.total_tokens
+    minutes: float | None = None  # stop after so many, with a checkpoint; the same command goes on
     device: str = "auto"  # auto | cpu | cuda
     threads: int = 0  # CPU threads; 0: the cores this job may use. Does not change the bits
     compile: bool | None = None  # torch.compile; null: on CUDA only, it does not pay on a CPU at these sizes
@@ -288,6 +291,7 @@ class ReproduceJob:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     seeds: list[int] | None = None  # instead of those each part of the experiment names
     jobs: int = 2  # training runs at once
+    minutes: float | None = None  # stop after so many; the same command goes on
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     overrides: list[str] = field(default_factory=list)  # Hydra overrides for every training run
     device: str = "auto"
@@ -483,6 +487,14 @@ def validate(cfg: DictConfig) -> None:
             value,
             f"give a multiple of batch_tokens * train.log_interval = {logged}: a resumed run then logs the same means",
         )
+    _require(
+        t.snapshots_at is None or all(at % t.snapshot_interval == 0 for at in t.snapshots_at),
+        "train.snapshots_at",
+        t.snapshots_at,
+        f"give multiples of train.snapshot_interval = {t.snapshot_interval}",
+    )
+    _require(cfg.minutes is None or cfg.minutes > 0, "minutes", cfg.minutes, "give more than 0, or null for no limit")
+    _require(cfg.scale.snapshots in ("all", "needed"), "scale.snapshots", cfg.scale.snapshots, "choose all or needed")
     _require(
         sched.warmup_tokens + sched.decay_tokens <= t.total_tokens,
         "schedule.decay_tokens",

@@ -85,7 +85,7 @@ def hf_config(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> PreT
 def build(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> PreTrainedModel:
     """A freshly initialised model on the CPU in fp32; the same for the same torch.manual_seed."""
     config = hf_config(m, max_positions, eos_token_id)
-    return _for_autocast(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+    return _adapted(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
 def build_meta(m: ModelConfig) -> PreTrainedModel:
@@ -106,7 +106,7 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
     _require_whole(report, str(folder))
-    return _for_autocast(model)
+    return _adapted(model)
 
 
 def _require_whole(report: dict[str, Any], source: str) -> None:
@@ -185,7 +185,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         logits_at_once = 2**19 if hidden.device.type == "cpu" else 2**28
         rows = max(1, logits_at_once // len(weight))
         total = hidden.new_zeros((), dtype=torch.float32)
-        hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight)
+        hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         learnt = (targets >= 0)[:, None]
         count = learnt.sum().clamp(min=1)
         targets = targets.clamp(min=0)[:, None]
@@ -199,7 +199,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits_grad = log_p.exp_().scatter_(1, target, log_p_target.exp() - 1).to(logits.dtype)
             part_grad.copy_(logits_grad @ weight * counts)
             weight_grad += logits_grad.T @ (part * counts)
-        ctx.save_for_backward(hidden_grad.div_(count), weight_grad.div_(count))
+        ctx.save_for_backward(hidden_grad.div_(count), weight_grad.div_(count).to(weight.dtype))
         return total / count
 
     @staticmethod
@@ -209,34 +209,99 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 class _Fp32Router(nn.Module):
-    """Chooses experts in fp32 also under autocast: rounded logits would flip choices (Switch, section 2.4)."""
+    """Chooses experts in fp32 whatever comes in: rounded logits would flip choices (Switch, section 2.4)."""
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            return super().forward(hidden_states.float())
+        return super().forward(hidden_states.float())
 
 
-class _AutocastExperts(nn.Module):
-    """Runs in the autocast dtype: grouped_mm is no autocast operation, with fp32 weights it would run in fp32."""
+class _SortedExperts(nn.Module):
+    """On a GPU: transformers' grouped experts with gathers in both directions.
+
+    Its own backward adds up the copies of a token by atomics, which is slow and differs from call to call.
+    """
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        device = hidden_states.device.type
-        if not torch.is_autocast_enabled(device):
+        if hidden_states.device.type == "cpu":
             return super().forward(hidden_states, top_k_index, top_k_weights)
-        dtype = torch.get_autocast_dtype(device)
-        weights = {name: p.to(dtype) for name, p in self.named_parameters()}
-        with torch.autocast(device, enabled=False):
-            return functional_call(self, weights, (hidden_states.to(dtype), top_k_index, top_k_weights))
+        return self.sorted_forward(hidden_states, top_k_index, top_k_weights)
+
+    def sorted_forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """The sum over the chosen experts; hidden_states (tokens, width), the other two (tokens, chosen)."""
+        experts, order = torch.sort(top_k_index.flatten(), stable=True)
+        back = torch.argsort(order)
+        each = torch.arange(self.num_experts, device=experts.device)
+        ends = torch.searchsorted(experts, each, right=True, out_int32=True)  # rows up to each expert's last
+        rows = _ToExperts.apply(hidden_states, order, back, top_k_index.shape[1])
+        rows = self._apply_gate(F.grouped_mm(rows, self.gate_up_proj.transpose(-2, -1), offs=ends))
+        rows = F.grouped_mm(rows, self.down_proj.transpose(-2, -1), offs=ends)
+        copies = _FromExperts.apply(rows, order, back).view(*top_k_index.shape, -1)
+        return (copies * top_k_weights[..., None]).sum(1).to(hidden_states.dtype)
 
 
+class _ToExperts(torch.autograd.Function):
+    """Row `order[i] // chosen` of x for each i; `back` is the inverse of the permutation `order`."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, order: Tensor, back: Tensor, chosen: int) -> Tensor:
+        ctx.save_for_backward(back)
+        ctx.chosen = chosen
+        return x[order // chosen]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        return grad[back].unflatten(0, (-1, ctx.chosen)).sum(1), None, None, None
+
+
+class _FromExperts(torch.autograd.Function):
+    """Rows put back from the permutation `order`, whose inverse is `back`."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return rows[back]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (order,) = ctx.saved_tensors
+        return grad[order], None, None
+
+
+_ROUTERS = (Qwen3MoeTopKRouter, MixtralTopKRouter)
 _REPLACEMENTS = {
     base: type(f"{mixin.__name__}{base.__name__}", (mixin, base), {})
-    for mixin, bases in ((_Fp32Router, (Qwen3MoeTopKRouter, MixtralTopKRouter)), (_AutocastExperts, _EXPERTS))
+    for mixin, bases in ((_Fp32Router, _ROUTERS), (_SortedExperts, _EXPERTS))
     for base in bases
 }
 
 
-def _for_autocast(model: PreTrainedModel) -> PreTrainedModel:
+class Bf16Loss(nn.Module):
+    """`loss` of a model in bf16 throughout but for its routers, norms' sums and the softmax; the parameters stay fp32.
+
+    Every call rounds the parameters anew, and gradients come back to them in fp32: mixed precision with master weights
+    (arXiv 1710.03740), whose residual stream is bf16 too, as under FSDP2's mixed precision.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        routers = [module for module in model.modules() if isinstance(module, _ROUTERS)]
+        kept = {id(parameter) for router in routers for parameter in router.parameters()}
+        self._rounded = [name for name, parameter in self.named_parameters() if id(parameter) not in kept]
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """`loss` in the type that the parameters have."""
+        return loss(self.model, inputs, targets)
+
+    def rounded(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """`loss` in bf16."""
+        parameters = dict(self.named_parameters())
+        weights = {name: parameters[name].bfloat16() for name in self._rounded}
+        return functional_call(self, weights, (inputs, targets))
+
+
+def _adapted(model: PreTrainedModel) -> PreTrainedModel:
     # Another class for the same module, and no hook or wrapper: names, weights, copies and saved files stay plain.
     for module in model.modules():
         module.__class__ = _REPLACEMENTS.get(type(module), type(module))

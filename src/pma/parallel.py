@@ -1,4 +1,4 @@
-"""Gradients of one batch from equal micro-batches, side by side on CPU cores.
+"""Work side by side in threads: the gradients of one batch from equal micro-batches, and what is needed next.
 
 Each micro-batch runs forward and backward in its own thread with one intra-op thread; the gradients are then added in
 the order of the micro-batches. For small models this is faster than intra-op threads, and the bits do not depend on
@@ -8,12 +8,14 @@ how many threads there are: that only decides how many micro-batches run at once
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Item, Made = TypeVar("Item"), TypeVar("Made")
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -79,3 +81,15 @@ def _sharing_copy(model: nn.Module) -> nn.Module:
     for own, shared in zip(replica.parameters(), model.parameters(), strict=True):
         own.data = shared.data
     return replica
+
+
+def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`make` of each item in turn; the next one's is made by a thread meanwhile."""
+    with ThreadPoolExecutor(1) as maker:
+        coming: Future[Made] | None = None
+        for item in items:
+            made, coming = coming, maker.submit(make, item)
+            if made is not None:
+                yield made.result()
+        if coming is not None:
+            yield coming.result()

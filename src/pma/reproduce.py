@@ -3,20 +3,22 @@
     python -m pma.reproduce experiment=figure_4 scale=cpu
     python -m pma.reproduce experiment=all dry_run=true
 
-Everything already done is kept: a second call does nothing, a killed call goes on where it stopped. A run is trained
-only as far as the experiments asked for need it, and after the run it starts from.
+Everything already done is kept: a second call does nothing, a killed call, or one that `minutes` ended, goes on where
+it stopped. A run is trained only as far as the experiments asked for need it, and after the run it starts from.
 """
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +37,30 @@ from pma.records import (
 )
 from pma.run import identity, is_fork, parent_folder, run_folder, trained_tokens
 
+if TYPE_CHECKING:
+    from pma.merge.engine import InMemory
+
 RunSeed = tuple[str, int]
+
+
+class OutOfTime(Exception):
+    """The minutes of this call are over; what is done is kept."""
+
+
+class Clock:
+    """The minutes of one call; None is without end."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def left(self) -> float | None:
+        """Minutes left, at least none."""
+        return None if self._end is None else max(0.0, (self._end - time.monotonic()) / 60)
+
+    def check(self) -> None:
+        """Raises OutOfTime when they are over."""
+        if self.left() == 0:
+            raise OutOfTime
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,11 @@ class Recipe:
     def name(self) -> str:
         """Method as the records spell it."""
         return self.method if self.alpha is None else f"{self.method}_{self.alpha:g}"
+
+    @property
+    def window(self) -> list[int]:
+        """Positions of its snapshots, tokens."""
+        return [self.end - i * self.interval for i in range(self.n)]
 
 
 def recipes(part: DictConfig, merge_interval: int) -> list[Recipe]:
@@ -109,6 +139,13 @@ def runs_of(job: DictConfig, experiment: DictConfig) -> dict[RunSeed, float]:
     return needed
 
 
+@cache
+def _run_config(overrides: tuple[str, ...]) -> DictConfig:
+    cfg = compose("config", list(overrides))  # takes Hydra half a second
+    validate(cfg)
+    return cfg
+
+
 def required(job: DictConfig, experiments: list[DictConfig]) -> dict[RunSeed, DictConfig]:
     """Configs of all runs that experiments need, with what these start from, each with its `stop`; parents first."""
     until: dict[RunSeed, int] = {}
@@ -116,8 +153,7 @@ def required(job: DictConfig, experiments: list[DictConfig]) -> dict[RunSeed, Di
 
     def need(run: str, seed: int, tokens: float) -> None:
         if (run, seed) not in configs:
-            cfg = compose("config", training_overrides(job, run, seed))
-            validate(cfg)
+            cfg = copy.deepcopy(_run_config(tuple(training_overrides(job, run, seed))))
             if (parent := cfg.init.parent).run is not None:
                 need(parent.run, parent.seed, parent.tokens)
             configs[run, seed] = cfg
@@ -130,6 +166,49 @@ def required(job: DictConfig, experiments: list[DictConfig]) -> dict[RunSeed, Di
         logged = cfg.scale.batch_tokens * cfg.train.log_interval  # a stop must fall on a logged step
         cfg.stop = int(min(-(-until[key] // logged) * logged, cfg.train.total_tokens))
     return configs
+
+
+def keep_needed(job: DictConfig, configs: dict[RunSeed, DictConfig]) -> None:
+    """Have runs save only the snapshots that some experiment reads, whichever are asked for now; parents first."""
+    experiments = [compose("reproduce", [f"experiment={name}"]).experiment for name in all_experiments()]
+    reads = snapshots_read(job, experiments, {**required(job, experiments), **configs})
+    for key, cfg in configs.items():
+        cfg.train.snapshots_at = sorted(reads.get(key, ()))
+
+
+def all_experiments() -> list[str]:
+    """Names of all experiments."""
+    return list(compose("reproduce", ["experiment=all"]).experiment.includes)
+
+
+def snapshots_read(
+    job: DictConfig, experiments: list[DictConfig], configs: dict[RunSeed, DictConfig]
+) -> dict[RunSeed, set[int]]:
+    """Positions in tokens of the snapshots of each run that experiments, and runs that start from it, read."""
+    found: dict[RunSeed, set[int]] = {}
+    interval = job.scale.merge_interval
+
+    def read(key: RunSeed, window: list[int]) -> None:
+        cfg = configs[key]
+        start = cfg.init.parent.tokens if is_fork(cfg) else 0
+        found.setdefault(key, set()).update(at for at in window if at > start)
+        if before := [at for at in window if at < start]:  # of the run that it was forked off
+            read(_parent(cfg), before)
+
+    for experiment in experiments:
+        for part in experiment.parts:
+            for recipe in recipes(part, interval):
+                for run in part.runs:
+                    for seed in job.seeds or range(part.seeds):
+                        read((run, seed), recipe.window)
+        for m in experiment.measurements:
+            window = Recipe("sma", m.n, round(m.interval * interval), round(m.end * interval)).window
+            read((m.run, (job.seeds or [0])[0]), window)
+    for cfg in configs.values():
+        if (key := _parent(cfg)) is not None:
+            parent = cfg.init.parent
+            read(key, [parent.tokens - i * (parent.interval or 0) for i in range(parent.n)])
+    return found
 
 
 def missing_tokens(cfg: DictConfig) -> int:
@@ -177,6 +256,7 @@ def _train_missing(
     configs: dict[RunSeed, DictConfig],
     seconds: dict[RunSeed, float],
     labels: dict[RunSeed, list[str]],
+    clock: Clock,
 ) -> None:
     """Train runs, `jobs` at a time, each after the one it starts from; those with most work behind them first.
 
@@ -196,14 +276,18 @@ def _train_missing(
     # Spawned, not forked: a fork of a process with OpenMP threads can hang. A worker trains many runs, for torch takes
     # seconds to import.
     with ProcessPoolExecutor(job.jobs, multiprocessing.get_context("spawn")) as pool:
-        while waiting and not failed or running:
+        while waiting and not failed and clock.left() != 0 or running:
             blocked = {*waiting, *running.values()}
-            ready = [] if failed else [k for k in waiting if _parent(configs[k]) not in blocked]
+            ready = [] if failed or clock.left() == 0 else [k for k in waiting if _parent(configs[k]) not in blocked]
             share = max(1, threads // min(job.jobs, len(ready) + len(running)))
             for key in ready[: job.jobs - len(running)]:
                 waiting.remove(key)
                 overrides = [*training_overrides(job, *key), f"stop={configs[key].stop}", f"threads={share}"]
                 overrides += [f"group={labels[key][0]}", f"tracking.tags=[{','.join(labels[key])}]"]
+                if configs[key].train.snapshots_at is not None:
+                    overrides.append(f"train.snapshots_at={list(configs[key].train.snapshots_at)}")
+                if (minutes := clock.left()) is not None:
+                    overrides.append(f"minutes={max(minutes, 0.01):.3f}")
                 running[pool.submit(_train_one, overrides)] = key
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 run, seed = running.pop(future)
@@ -217,16 +301,20 @@ def _parent(cfg: DictConfig) -> RunSeed | None:
     return None if cfg.init.parent.run is None else (cfg.init.parent.run, cfg.init.parent.seed)
 
 
-def training_seconds(cfg: DictConfig, tokens: int) -> float:
-    """Rough time to train `tokens` on one thread, for the plan and the order of runs.
+def training_seconds(cfg: DictConfig, tokens: int, gpu: bool) -> float:
+    """Rough time to train `tokens` on one thread, or on a GPU, for the plan and the order of runs.
 
-    A fixed cost a token, more of it with experts, and one a FLOP: fitted to the models of scale cpu, within 10%, on one
-    of two busy cores with AVX2; on other machines only the proportions hold.
+    On a GPU: 35% of an H100's 989 TFLOP/s in bf16 for dense models and 20% for MoE, which is what we aim at and not
+    what was measured. On a thread: a fixed cost a token, more of it with experts, and one a FLOP: fitted to the models
+    of scale cpu, within 10%, on one of two busy cores with AVX2; on other machines only the proportions hold.
     """
     from pma.model import flops_per_token
 
+    flops = flops_per_token(cfg.model, cfg.scale.sequence_length)
+    if gpu:
+        return tokens * flops / (989e12 * (0.2 if cfg.model.kind == "moe" else 0.35))
     fixed = 3.4e-5 if cfg.model.kind == "moe" else 1.4e-5
-    return tokens * (fixed + 1.85e-11 * flops_per_token(cfg.model, cfg.scale.sequence_length))
+    return tokens * (fixed + 1.85e-11 * flops)
 
 
 # ---- scoring ---------------------------------------------------------------------------------------------------------
@@ -269,16 +357,20 @@ class MergeScorer:
         scores = Path(job.data_dir) / "scores"
         self.scorer = Scorer(suite, self.model, tokenizer, scores, self.model.device, job.threads)
 
-    def score(self, recipe: Recipe) -> tuple[list[Any], dict[tuple[str, str], list[float]]]:
-        """Scores of one merge (or of the last snapshot), and the values of single items."""
+    def merge(self, recipe: Recipe) -> InMemory:
+        """One merge, or the last snapshot."""
         from pma.merge.engine import averages
         from pma.merge.select import run_window
         from pma.merge.weights import method_weights
-        from pma.model import load_weights
 
         folders = run_window(self._folder, recipe.n, recipe.interval, recipe.end)
         weights = [1.0] if recipe.method == "last" else method_weights(recipe.method, recipe.n, recipe.alpha)
-        merged = averages(folders, [weights])[0]
+        return averages(folders, [weights])[0]
+
+    def score(self, merged: InMemory) -> tuple[list[Any], dict[tuple[str, str], list[float]]]:
+        """Scores of a merge, and the values of single items."""
+        from pma.model import load_weights
+
         name = merged.content.rpartition(":")[2]
         scores = self.scorer.score(name, lambda: load_weights(self.model, merged.tensors))
         return scores, self.scorer.items(name)
@@ -289,13 +381,15 @@ def _part_records(
 ) -> Iterator[tuple[list[Record], list[Items]]]:
     from tqdm import tqdm
 
+    from pma.parallel import ahead
+
     config_hash = identity(cfg)
     scorer = MergeScorer(job, cfg, part.suite, suites)
     todo = recipes(part, cfg.scale.merge_interval)
     plain = not sys.stderr.isatty()
     best = float("inf")
     bar = tqdm(todo, desc=f"{experiment.name} {cfg.run_id}", unit="merge", disable=plain)
-    for recipe in bar:
+    for recipe, merged in zip(bar, ahead(scorer.merge, todo), strict=True):
         merge = {
             "run": run,
             "seed": seed,
@@ -305,7 +399,7 @@ def _part_records(
             "interval": recipe.interval,
             "suite": part.suite,
         }
-        scores, values = scorer.score(recipe)
+        scores, values = scorer.score(merged)
         now = next((s.value for s in scores if (s.task, s.metric) == ("average", "bits_per_byte")), float("nan"))
         best = min(best, now)
         bar.set_postfix(bits_per_byte=f"{now:.3f}", best=f"{best:.3f}", refresh=False)
@@ -317,7 +411,7 @@ def _part_records(
 
 
 def _score(
-    job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], suites: Suites
+    job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], suites: Suites, clock: Clock
 ) -> tuple[list[Record], list[Items]]:
     records: list[Record] = []
     items: list[Items] = []
@@ -327,6 +421,7 @@ def _score(
             for seed in job.seeds or range(part.seeds):
                 cfg = configs[run, seed]
                 for rows, values in _part_records(job, experiment, part, run, seed, cfg, suites):
+                    clock.check()
                     records += rows
                     items += values
                 if not sys.stderr.isatty():
@@ -366,15 +461,22 @@ def _plan(job: DictConfig, todo: list[DictConfig], configs: dict[RunSeed, DictCo
     """Print what is going to be done; seconds of training a run on one thread."""
     seconds = {}
     print(f"{len(todo)} experiment(s) at scale {job.scale.name}: {', '.join(e.name for e in todo)}")
-    print(f"  {'run':28} {'tokens to train':>16} {'minutes, 1 thread':>18} {'snapshots, MB':>14}")
+    from torch import cuda
+
     from pma.model import parameter_counts
+
+    gpu = job.device == "cuda" or (job.device == "auto" and cuda.is_available())
+    where = "minutes, 1 GPU" if gpu else "minutes, 1 thread"
+    print(f"  {'run':28} {'tokens to train':>16} {where:>18} {'snapshots, MB':>14}")
 
     total_megabytes = 0.0
     for (run, seed), cfg in configs.items():
         tokens = missing_tokens(cfg)
-        seconds[run, seed] = training_seconds(cfg, tokens) if tokens else 0.0
+        seconds[run, seed] = training_seconds(cfg, tokens, gpu) if tokens else 0.0
         size = 4 if cfg.train.snapshot_dtype == "float32" else 2
-        megabytes = tokens / cfg.train.snapshot_interval * parameter_counts(cfg.model).total * size / 1e6
+        at = cfg.train.snapshots_at
+        many = tokens / cfg.train.snapshot_interval if at is None else sum(p > cfg.stop - tokens for p in at)
+        megabytes = many * parameter_counts(cfg.model).total * size / 1e6
         total_megabytes += megabytes
         if tokens:
             print(f"  {cfg.run_id:28} {tokens:16,} {seconds[run, seed] / 60:18.1f} {megabytes:14,.0f}")
@@ -385,7 +487,7 @@ def _plan(job: DictConfig, todo: list[DictConfig], configs: dict[RunSeed, DictCo
         for experiment in todo
         for part in experiment.parts
     )
-    at_once = min(job.jobs, cpu_threads(job.threads))
+    at_once = 1 if gpu else min(job.jobs, cpu_threads(job.threads))  # several runs share one GPU
     print(
         f"  in all {sum(seconds.values()) / 60 / at_once:.0f} minutes of training with {at_once} at once, "
         f"{total_megabytes / 1000:.1f} GB of snapshots; at most {merges} models to score",
@@ -400,12 +502,17 @@ def reproduce(job: DictConfig) -> list[Path]:
     Raises:
         ValueError: for impossible values, before any work; when a training run fails.
     """
+    if job.minutes is not None and job.minutes <= 0:
+        raise ValueError(f"minutes={job.minutes}: give more than 0, or null for no limit")
     if job.jobs < 1 or (job.seeds is not None and not job.seeds):
         raise ValueError(f"seeds={job.seeds} jobs={job.jobs}: give at least one seed and one job")
     if job.scale.name == "paper" and not job.dry_run:
         raise ValueError("scale=paper needs a cluster and is only planned here: add dry_run=true, or take scale=cpu")
     experiments = expand(job)
     configs = required(job, experiments)
+    if job.scale.snapshots == "needed":
+        keep_needed(job, configs)
+    clock = Clock(job.minutes)
     folders = [experiment_folder(job, experiment) for experiment in experiments]
     todo = [experiment for experiment in experiments if not _done(job, experiment, configs)]
     if not todo:
@@ -415,27 +522,37 @@ def reproduce(job: DictConfig) -> list[Path]:
     if job.dry_run:
         return folders
     began = time.perf_counter()
-    if any(seconds.values()):
-        _prepare_corpora(list(configs.values()))
-        _train_missing(job, configs, seconds, _labels(job, experiments, configs))
-    print(f"training: {time.perf_counter() - began:.0f} s", flush=True)
-    suites = Suites(job)
-    for experiment in todo:
-        _write(job, experiment, configs, suites)
+    try:
+        if any(seconds.values()):
+            _prepare_corpora(list(configs.values()))
+            _train_missing(job, configs, seconds, _labels(job, experiments, configs), clock)
+        left = sum(missing_tokens(cfg) for cfg in configs.values())
+        print(f"training: {time.perf_counter() - began:.0f} s, {left:,} tokens left", flush=True)
+        if left:
+            raise OutOfTime
+        suites = Suites(job)
+        for experiment in todo:
+            _write(job, experiment, configs, suites, clock)
+    except OutOfTime:
+        print(f"{job.experiment.name}: the {job.minutes:g} minutes are over; the same command goes on", flush=True)
+        return folders
     print(f"{job.experiment.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
     return folders
 
 
-def _write(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], suites: Suites) -> None:
+def _write(
+    job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], suites: Suites, clock: Clock
+) -> None:
     """Score and measure one experiment and publish its records, the manifest last."""
     folder, began = experiment_folder(job, experiment), time.perf_counter()
-    records, items = _score(job, experiment, configs, suites)
+    records, items = _score(job, experiment, configs, suites, clock)
     if records:
         write_records(folder / "records.csv", records)
         write_items(folder / "items.parquet", items)
     if experiment.measurements:
         from pma.measure import measure
 
+        clock.check()
         measure(job, experiment, configs, suites, folder)
     stamp = _stamp(job, experiment, configs)
     assert stamp is not None

@@ -8,6 +8,7 @@ loads it. Merging only lists and reads: torch and transformers are imported by w
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,28 +51,53 @@ def trajectory(run_dir: Path) -> dict[int, Path]:
     return {tokens: path for tokens, path in before.items() if tokens < fork["tokens"]} | own
 
 
-def copy_weights(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:
-    """The model's weights as they stand now, on the CPU, in the storage type (float32 or bfloat16)."""
+def copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:
+    """Copy tensors as they stand now; the caller may change them at once.
+
+    From a GPU they go by a stream of their own, beside whatever it computes next.
+
+    Returns:
+        A function that waits for the copies and returns them, on the CPU; for any thread.
+    """
     import torch
 
-    return {
-        name: tensor.detach().to("cpu", getattr(torch, dtype), copy=True) for name, tensor in model.state_dict().items()
-    }
+    held = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    if not any(tensor.is_cuda for tensor in held.values()):
+        return lambda: held
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        copies = {name: tensor.to("cpu", non_blocking=True) for name, tensor in held.items()}  # to pinned memory
+    done = aside.record_event()
+
+    def wait() -> dict[str, torch.Tensor]:
+        done.synchronize()
+        held.clear()  # not sooner: their memory could be given away while it is copied
+        return copies
+
+    return wait
+
+
+def copy_weights(model: PreTrainedModel, dtype: str) -> Callable[[], dict[str, torch.Tensor]]:
+    """`copy_to_cpu` of the model's weights, in the storage type (float32 or bfloat16)."""
+    import torch
+
+    return copy_to_cpu({name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()})
 
 
 def save_snapshot(
     folder: Path,
     model: PreTrainedModel,
-    weights: dict[str, torch.Tensor],
+    weights: Callable[[], dict[str, torch.Tensor]],
     tokenizer: PreTrainedTokenizerBase,
     manifest: dict[str, Any],
 ) -> None:
-    """Publish `weights` (of `copy_weights`) as a snapshot, `manifest` and the hash of each file with it.
+    """Publish weights (what `copy_weights` returned) as a snapshot, `manifest` and the hash of each file with it.
 
     The model itself only gives the config, and may train on meanwhile.
     """
     with publish_folder(folder) as aside:
-        model.save_pretrained(aside, state_dict=weights)
+        model.save_pretrained(aside, state_dict=weights())
         tokenizer.save_pretrained(aside)
         write_json(
             aside / MANIFEST, {**manifest, "content": content_of(aside), "files": hash_files(aside, but=WEIGHTS)}

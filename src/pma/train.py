@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from pma import __version__, cli
-from pma.checkpoint import checkpoint_dir, checkpoints, load_checkpoint, load_optimizer, save_checkpoint
+from pma.checkpoint import checkpoint_dir, checkpoints, copy_state, load_checkpoint, load_optimizer, save_checkpoint
 from pma.config import ROOT, TrainConfig, cpu_threads, validate
-from pma.corpus import TokenDataset, prepare
+from pma.corpus import TokenDataset, batches, prepare
 from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.merge.engine import average
 from pma.merge.select import run_window
 from pma.merge.weights import sma
-from pma.model import build, load_pretrained, load_weights, loss, parameter_counts
+from pma.model import Bf16Loss, build, load_pretrained, load_weights, loss, parameter_counts
 from pma.parallel import Loss, MicroBatches
 from pma.run import identity, is_fork, parent_folder, run_folder, target_tokens, trained_tokens
 from pma.schedule import learning_rate
@@ -60,18 +61,27 @@ def device_of(cfg: DictConfig) -> torch.device:
 
 
 def training_loss(cfg: DictConfig, device: torch.device) -> Loss:
-    """The loss in the precision of the device: fp32 on a CPU, bf16 autocast on CUDA; compiled where that pays."""
+    """The loss in the precision of the device: fp32 on a CPU, bf16 with fp32 parameters on CUDA; compiled where that
+    pays."""
 
-    def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
-            return loss(model, inputs, targets)
-
-    if not (cfg.compile if cfg.compile is not None else device.type == "cuda"):
-        return run
-    if device.type == "cpu" and shutil.which("g++") is None:
+    compiled = cfg.compile if cfg.compile is not None else device.type == "cuda"
+    if compiled and device.type == "cpu" and shutil.which("g++") is None:
         print("no C++ compiler found: training without torch.compile")
-        return run
-    return torch.compile(run)
+        compiled = False
+    one = loss if device.type == "cpu" else Bf16Loss.rounded
+    # One graph: a break in it would make the host wait for the GPU in every step.
+    step = torch.compile(one, fullgraph=True, dynamic=False) if compiled else one
+
+    @cache
+    def prepared(model: nn.Module) -> nn.Module:
+        found = model if device.type == "cpu" else Bf16Loss(model)
+        if compiled:  # transformers puts hooks in at a model's first call, which a graph cannot hold
+            nothing = torch.zeros(1, 1, dtype=torch.int64, device=device)
+            with torch.no_grad():
+                one(found, nothing, nothing)
+        return found
+
+    return lambda model, inputs, targets: step(prepared(model), inputs, targets)
 
 
 def make_optimizer(t: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
@@ -137,6 +147,11 @@ def _initialise_from_parent(cfg: DictConfig, model: nn.Module, optimizer: torch.
     return 0
 
 
+def _checkpoint(cfg: DictConfig, folder: Path, state: Callable[[], Any], tokens: int) -> None:
+    save_checkpoint(checkpoint_dir(folder, tokens), state, tokens)
+    _drop_old_checkpoints(cfg, folder)
+
+
 def _drop_old_checkpoints(cfg: DictConfig, folder: Path) -> None:
     passing = [path for tokens, path in checkpoints(folder).items() if tokens not in cfg.train.fork_points]
     for path in passing[: -cfg.train.checkpoints_kept]:
@@ -194,6 +209,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
     tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
     sequences = batch_tokens // cfg.scale.sequence_length
     data = TokenDataset(corpus, cfg.seed, cfg.scale.sequence_length, sequences, t.part)
+    started = time.monotonic()
 
     torch.manual_seed(cfg.seed)
     model = build(cfg.model, cfg.scale.sequence_length).to(device)
@@ -227,7 +243,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
         "job_type": "train",
         "config": {**OmegaConf.to_container(cfg, resolve=True), **manifest},
     }
-    best = float("inf")
+    tokens, best = start, float("inf")
     losses: list[Tensor] = []
     norms: list[Tensor] = []
     plain = not sys.stderr.isatty()
@@ -238,25 +254,34 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
         tqdm(total=end, initial=start, unit="tok", unit_scale=True, desc=cfg.run_id, disable=plain) as progress,
     ):
         published: Future[None] = publisher.submit(lambda: None)
+
+        def publish(task: Callable[..., None], *arguments: Any) -> None:
+            nonlocal published
+            published.result()  # one at a time waits on the disk, and its error shows here
+            published = publisher.submit(task, *arguments)
+
         if cfg.init.parent.run is not None and not snapshots(folder):  # what a run starts from can be scored too
             about = {**manifest, "tokens": start, "dtype": t.snapshot_dtype}
             save_snapshot(snapshot_dir(folder, start), model, copy_weights(model, t.snapshot_dtype), tokenizer, about)
-        for step in range(start // batch_tokens, end // batch_tokens):
+        steps = range(start // batch_tokens, end // batch_tokens)
+        for step, (inputs, targets) in zip(steps, batches(data, steps, device), strict=True):
             rate = learning_rate(cfg.schedule, t.total_tokens, step * batch_tokens)
             if cfg.init.rewarm_tokens is not None:
                 rate *= min(1.0, (step * batch_tokens - cfg.init.tokens) / cfg.init.rewarm_tokens)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in data.batch(step))
             losses.append(micro_batches.backward(inputs, targets))
             norms.append(nn.utils.clip_grad_norm_(parameters, t.clip_norm or float("inf")))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
             tokens = (step + 1) * batch_tokens
-            last = tokens == end
-            log = (step + 1) % t.log_interval == 0 or last
-            snapshot = tokens % t.snapshot_interval == 0 or tokens == t.total_tokens
+            log = (step + 1) % t.log_interval == 0 or tokens == end
+            out_of_time = log and cfg.minutes is not None and time.monotonic() - started > 60 * cfg.minutes
+            last = tokens == end or out_of_time
+            snapshot = tokens == t.total_tokens or (
+                tokens % t.snapshot_interval == 0 and (t.snapshots_at is None or tokens in t.snapshots_at)
+            )
             checkpoint = tokens % t.checkpoint_interval == 0 or tokens in t.fork_points or last
             if log or snapshot or checkpoint:
                 # Looked at here and not each step: reading a number off a GPU makes it wait.
@@ -283,22 +308,19 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
                 losses.clear()
                 norms.clear()
             if snapshot:
-                published.result()
-                weights = copy_weights(model, t.snapshot_dtype)
                 about = {**manifest, "tokens": tokens, "dtype": t.snapshot_dtype}
-                published = publisher.submit(
-                    save_snapshot, snapshot_dir(folder, tokens), model, weights, tokenizer, about
-                )
-            if checkpoint:
-                published.result()  # a run resumed from this checkpoint will not make earlier snapshots again
-                save_checkpoint(checkpoint_dir(folder, tokens), model, optimizer, tokens)
-                _drop_old_checkpoints(cfg, folder)
+                weights = copy_weights(model, t.snapshot_dtype)
+                publish(save_snapshot, snapshot_dir(folder, tokens), model, weights, tokenizer, about)
+            if checkpoint:  # after the snapshots up to here: a run resumed from it will not make them again
+                publish(_checkpoint, cfg, folder, copy_state(model, optimizer), tokens)
             progress.update(batch_tokens)
+            if out_of_time:
+                break
         published.result()
         tracker.made([snapshot_artifact(folder, at) for at in snapshots(folder) if at > start])
     seconds = time.perf_counter() - began
-    write_json(folder / MANIFEST, {**manifest, "tokens": end, "seconds": round(spent + seconds, 1)})
-    print(f"{cfg.run_id}: trained to {end:,} tokens, {seconds:.0f} s, in {folder}", flush=True)
+    write_json(folder / MANIFEST, {**manifest, "tokens": tokens, "seconds": round(spent + seconds, 1)})
+    print(f"{cfg.run_id}: trained to {tokens:,} of {end:,} tokens, {seconds:.0f} s, in {folder}", flush=True)
 
 
 def main(cfg: DictConfig) -> None:

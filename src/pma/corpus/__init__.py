@@ -1,6 +1,6 @@
 """Corpus: documents with a domain label from pinned sources, split, tokenised, with evaluation items."""
 
 from pma.corpus.build import prepare
-from pma.corpus.tokens import TokenDataset
+from pma.corpus.tokens import TokenDataset, batches
 
-__all__ = ["TokenDataset", "prepare"]
+__all__ = ["TokenDataset", "batches", "prepare"]

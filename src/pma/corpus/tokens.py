@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pma.config import PARTS
+from pma.parallel import ahead
 
 IGNORED = -100  # target of a position where nothing is learnt; torch's default ignore_index
 
@@ -69,3 +73,18 @@ class TokenDataset:
         if self._learnt is not None:
             targets[self._learnt[places + 1] == 0] = IGNORED
         return self._data[places].astype(np.int64), targets
+
+
+def batches(data: TokenDataset, steps: Iterable[int], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets of the steps in turn, on the device, both int64 (batch_sequences, sequence_length).
+
+    The next step's are read by a thread meanwhile, into pinned memory for a GPU, which copies them without waiting.
+    """
+
+    def read(step: int) -> list[Tensor]:
+        made = [torch.from_numpy(array) for array in data.batch(step)]
+        return [tensor.pin_memory() for tensor in made] if device.type == "cuda" else made
+
+    for made in ahead(read, steps):
+        inputs, targets = (tensor.to(device, non_blocking=True) for tensor in made)
+        yield inputs, targets

@@ -58,6 +58,9 @@ class FastLM(HFLM):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=16)
         # Long texts are cut into windows; the tokenizer would warn of them.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        if model.device.type == "cuda":
+            # Products on tensor cores (TF32), sums in fp32: fast enough, and no merge is rounded to bf16.
+            torch.set_float32_matmul_precision("high")
         self._threads = threads
         self._encodings: dict[tuple, list[int]] = {}
         self._fast = model.config.model_type in _PLAIN_HEAD and model.config._attn_implementation == "sdpa"
