@@ -16,7 +16,7 @@ DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup browser test reproduce figures claims verify report wandb-replay publish bench bench-gpu lock $(SINGLE)
+.PHONY: help setup browser test reproduce figures claims verify report wandb-replay publish plan bench bench-gpu lock $(SINGLE)
 
 help: ## this list
 	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=0,1,..., JOBS=$(JOBS), PIECE_MINUTES=8; costs are for 2 CPU cores"
@@ -68,6 +68,9 @@ verify: setup ## recompute every number of the README and the claims from the pu
 report: setup ## report/index.html from the published records (under a minute); with WANDB_PROJECT=NAME also the report in W&B
 	@$(PY) analysis/report.py
 	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
+
+plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/scale.md; under a minute)
+	@$(PY) -m pma.plan scale=$(SCALE)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
 	@$(REPLAY) $(if $(PUBLISHED),published=true)

@@ -1,4 +1,8 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped. No pickles: safetensors and JSON."""
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+One process writes safetensors, several a torch distributed checkpoint, of which each writes its shards; any number of
+processes goes on from either. No pickle is executed.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pma.files import publish_folder, write_json
+from pma.merge.formats import DCP, MetadataUnpickler
 from pma.snapshot import copy_to_cpu, list_by_tokens
 
 
@@ -30,12 +38,18 @@ def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def copy_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], dict[str, dict[str, Tensor]]]:
-    """Weights, optimizer state and random state as they stand now; see `copy_to_cpu`."""
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights (weights.NAME) and optimizer state (optimizer.KEY.NAME) of a model in training."""
     names = _optimizer_order(model, optimizer)
-    state = {f"weights.{name}": parameter for name, parameter in model.named_parameters()}
+    state = {f"weights.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     for index, entry in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{key}.{names[index]}": value for key, value in entry.items()}
+    return state
+
+
+def copy_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], dict[str, dict[str, Tensor]]]:
+    """Weights, optimizer state and random state as they stand now; see `copy_to_cpu`."""
+    state = named_state(model, optimizer)
     state["optimizer.random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         state["optimizer.random.cuda"] = torch.cuda.get_rng_state()
@@ -69,27 +83,82 @@ def load_checkpoint(
     """
     if not (folder / "state.json").is_file():
         raise ValueError(f"{folder}: no checkpoint there (state.json is missing); give a folder under RUN/checkpoints")
-    weights = load_file(folder / "weights.safetensors")
+    tokens = json.loads((folder / "state.json").read_text())["tokens"]
+    stored = _read(folder, model)
     parameters = dict(model.named_parameters())
-    if {k: tuple(v.shape) for k, v in weights.items()} != {k: tuple(v.shape) for k, v in parameters.items()}:
+    theirs = {name: tuple(value.shape) for name, value in stored["weights"].items()}
+    if theirs != {name: tuple(p.shape) for name, p in parameters.items()}:
         raise ValueError(f"{folder}: a checkpoint of another architecture; give one of the same conf/model")
     if with_weights:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(weights[name])
-    stored = load_file(folder / "optimizer.safetensors")
-    _put(stored, model, optimizer)
-    torch.set_rng_state(stored["random.cpu"])
-    if torch.cuda.is_available() and "random.cuda" in stored:
-        torch.cuda.set_rng_state(stored["random.cuda"])
-    return json.loads((folder / "state.json").read_text())["tokens"]
+        for name, parameter in parameters.items():
+            _load_into(parameter, stored["weights"][name])
+    _put(stored["optimizer"], model, optimizer)
+    if "random.cpu" in stored["optimizer"]:
+        torch.set_rng_state(stored["optimizer"]["random.cpu"])
+    if torch.cuda.is_available() and "random.cuda" in stored["optimizer"]:
+        torch.cuda.set_rng_state(stored["optimizer"]["random.cuda"])
+    return tokens
 
 
-def _put(stored: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    state = {
-        index: {key: stored[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-        for index, name in enumerate(_optimizer_order(model, optimizer))
-    }
+def _read(folder: Path, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    if (folder / DCP).exists():
+        return _read_shards(folder, model)
+    return {part: load_file(folder / f"{part}.safetensors") for part in ("weights", "optimizer")}
+
+
+class _Reader(dcp.FileSystemReader):
+    """Reads a torch distributed checkpoint without executing pickles."""
+
+    def read_metadata(self) -> dcp.Metadata:
+        with (Path(self.path) / DCP).open("rb") as file:
+            metadata = MetadataUnpickler(file).load()
+        metadata.storage_meta = metadata.storage_meta or dcp.metadata.StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+def _read_shards(folder: Path, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """What a sharded run saved, laid out as `model` is: whole here, or in shards of other processes."""
+    reader = _Reader(folder)
+    known = reader.read_metadata().state_dict_metadata
+    parameters = dict(model.named_parameters())
+    state: dict[str, Tensor] = {}
+    for name, info in known.items():
+        like, dtype = parameters.get(_parameter_of(name)), info.properties.dtype
+        fits = like is not None and like.shape == info.size  # a step count is no part of a parameter
+        state[name] = torch.empty_like(like, dtype=dtype) if fits else torch.empty(info.size, dtype=dtype)
+    dcp.load(state, storage_reader=reader, no_dist=not dist.is_initialized())
+    found: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
+    for name, tensor in state.items():
+        part, _, key = name.partition(".")
+        found[part][key] = tensor
+    return found
+
+
+def _parameter_of(name: str) -> str:
+    """Parameter that an entry of `named_state` belongs to."""
+    part, _, rest = name.partition(".")
+    return rest if part == "weights" else rest.partition(".")[2]
+
+
+def _load_into(tensor: Tensor, value: Tensor) -> None:
+    """Put a value into a tensor, of which this process may hold a shard."""
+    with torch.no_grad():
+        tensor.copy_(_laid_out_as(tensor, value))
+
+
+def _laid_out_as(tensor: Tensor, value: Tensor) -> Tensor:
+    if isinstance(tensor, DTensor) and not isinstance(value, DTensor):
+        return distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
+    return value
+
+
+def _put(stored: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    parameters = dict(model.named_parameters())
+    state = {}
+    for index, name in enumerate(_optimizer_order(model, optimizer)):
+        moments = {key: _laid_out_as(parameters[name], stored[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
+        state[index] = {"step": stored[f"step.{name}"], **moments}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -98,9 +167,9 @@ def load_optimizer(folders: list[Path], model: nn.Module, optimizer: torch.optim
 
     Adam's moments are averages of gradients and of their squares, which a mean over checkpoints keeps them.
     """
-    stored = load_file(folders[0] / "optimizer.safetensors")
+    stored = _read(folders[0], model)["optimizer"]
     for folder in folders[1:]:
-        other = load_file(folder / "optimizer.safetensors")
+        other = _read(folder, model)["optimizer"]
         for name, tensor in stored.items():
             if name.startswith("exp_avg"):
                 tensor += other[name]

@@ -213,6 +213,14 @@ class TrackingConfig:
 
 
 @dataclass
+class ParallelConfig:
+    """How a run is spread over the processes that torchrun starts. Changes the bits, within float tolerance."""
+
+    shard: int | None = None  # processes that share one copy of the parameters; the others have copies. null: all share
+    recompute: bool = False  # layers' activations in the backward pass instead of keeping them
+
+
+@dataclass
 class TrainingJob:
     """Everything `python -m pma.train` reads."""
 
@@ -223,6 +231,7 @@ class TrainingJob:
     init: InitConfig = field(default_factory=InitConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     run_name: str = MISSING
     run_id: str = MISSING  # folder of the run under runs/<scale>/
     seed: int = 0
@@ -395,6 +404,20 @@ class EvaluateJob:
 
 
 @dataclass
+class EngineJob:
+    """Everything `python -m pma.engine` reads."""
+
+    engine: str = "torchtitan"
+    run: str = MISSING  # name in conf/run
+    scale: str = "paper"
+    seed: int = 0
+    overrides: list[str] = field(default_factory=list)  # Hydra overrides for the training run
+    tokenizer: str = "data/tokenizer"  # folder that AutoTokenizer and torchtitan read: tokenizer/ of the corpus
+    convert: str | None = None  # checkpoint, or merge of some, to make a Hugging Face folder of; null: write the config
+    output: str | None = None  # folder to make; null: runs/SCALE/RUN-seedN/torchtitan, or the snapshot of a step-N
+
+
+@dataclass
 class ReplayJob:
     """Everything `python -m pma.replay` reads."""
 
@@ -403,6 +426,27 @@ class ReplayJob:
     published: bool = False  # the records that come with the repository, instead of your own
     runs_dir: str = "runs"
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class PlanJob:
+    """Everything `python -m pma.plan` reads. The rates are assumptions, which its output states."""
+
+    scale: str = "paper"
+    experiment: str = "all"
+    gpus: int | None = None  # of every run; null: the fewest on which each fits and ends within `days`
+    days: float = 30.0
+    mfu_dense: float = 0.40  # share of the peak FLOP/s in training: assumed, not measured
+    mfu_moe: float = 0.25
+    mfu_scoring: float = 0.20
+    peak_flops: float = 989.4e12  # of an H100 SXM, dense bf16
+    gpu_memory: float = 80.0e9  # bytes
+    headroom: float = 0.05  # share of it left to the allocator and the communication library
+    price: float = 2.5  # USD a GPU-hour, assumed
+    scoring_tokens: int | None = None  # that a merge is scored on; null: an estimate of the scale's suite
+    merge_rate: float = 1.8e9  # bytes of snapshots a second and core: pma.merge.engine's measured rate
+    merge_cores: int = 2
+    docs: str = "docs"  # folder of scale.md and plan.svg, written for all experiments of scale=paper
 
 
 def _times(factor: float, value: float) -> float:
@@ -421,7 +465,9 @@ def register() -> None:
     store.store(name="merge_job", node=MergeJob)
     store.store(name="watch_job", node=WatchJob)
     store.store(name="evaluate_job", node=EvaluateJob)
+    store.store(name="engine_job", node=EngineJob)
     store.store(name="replay_job", node=ReplayJob)
+    store.store(name="plan_job", node=PlanJob)
 
 
 def _require(condition: bool, key: str, value: Any, mend: str) -> None:

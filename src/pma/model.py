@@ -276,7 +276,24 @@ _REPLACEMENTS = {
 }
 
 
-class Bf16Loss(nn.Module):
+def routers(model: nn.Module) -> list[nn.Module]:
+    """The routers of an MoE."""
+    return [module for module in model.modules() if isinstance(module, _ROUTERS)]
+
+
+class LossModule(nn.Module):
+    """`loss` of a model, as a module: what is sharded, or given other weights, as one."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """`loss` in the type that the parameters have."""
+        return loss(self.model, inputs, targets)
+
+
+class Bf16Loss(LossModule):
     """`loss` of a model in bf16 throughout but for its routers, norms' sums and the softmax; the parameters stay fp32.
 
     Every call rounds the parameters anew, and gradients come back to them in fp32: mixed precision with master weights
@@ -284,15 +301,9 @@ class Bf16Loss(nn.Module):
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-        routers = [module for module in model.modules() if isinstance(module, _ROUTERS)]
-        kept = {id(parameter) for router in routers for parameter in router.parameters()}
+        super().__init__(model)
+        kept = {id(parameter) for router in routers(model) for parameter in router.parameters()}
         self._rounded = [name for name, parameter in self.named_parameters() if id(parameter) not in kept]
-
-    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """`loss` in the type that the parameters have."""
-        return loss(self.model, inputs, targets)
 
     def rounded(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """`loss` in bf16."""

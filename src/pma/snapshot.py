@@ -89,19 +89,21 @@ def save_snapshot(
     folder: Path,
     model: PreTrainedModel,
     weights: Callable[[], dict[str, torch.Tensor]],
-    tokenizer: PreTrainedTokenizerBase,
-    manifest: dict[str, Any],
+    finish: Callable[[Path], None],
 ) -> None:
-    """Publish weights (what `copy_weights` returned) as a snapshot, `manifest` and the hash of each file with it.
+    """Publish weights (what `copy_weights` returned) as a snapshot, with what `finish` puts beside them.
 
     The model itself only gives the config, and may train on meanwhile.
     """
     with publish_folder(folder) as aside:
         model.save_pretrained(aside, state_dict=weights())
-        tokenizer.save_pretrained(aside)
-        write_json(
-            aside / MANIFEST, {**manifest, "content": content_of(aside), "files": hash_files(aside, but=WEIGHTS)}
-        )
+        finish(aside)
+
+
+def complete_snapshot(aside: Path, tokenizer: PreTrainedTokenizerBase, manifest: dict[str, Any]) -> None:
+    """Put into a folder with config and weights what else a snapshot holds: tokenizer, manifest, hash of each file."""
+    tokenizer.save_pretrained(aside)
+    write_json(aside / MANIFEST, {**manifest, "content": content_of(aside), "files": hash_files(aside, but=WEIGHTS)})
 
 
 def content_of(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
     python -m pma.train run=moe_main seed=0
     python -m pma.train -m run=moe_main seed=0,1
+    torchrun --nproc_per_node=2 -m pma.train run=moe_main scale=smoke      (pma.distributed)
 
 Killed at any moment and started again with the same command, a run ends with the same bits as an unbroken one: the
 learning rate is a pure function of tokens, the batch one of (seed, step), and the rest stands in the checkpoint.
@@ -12,12 +13,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ import transformers
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
@@ -33,6 +38,7 @@ from pma import __version__, cli
 from pma.checkpoint import checkpoint_dir, checkpoints, copy_state, load_checkpoint, load_optimizer, save_checkpoint
 from pma.config import ROOT, TrainConfig, cpu_threads, validate
 from pma.corpus import TokenDataset, batches, prepare
+from pma.distributed import ShardedMicroBatches, World, joined, processes, speaks
 from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.merge.engine import average
 from pma.merge.select import run_window
@@ -41,8 +47,11 @@ from pma.model import Bf16Loss, build, load_pretrained, load_weights, loss, para
 from pma.parallel import Loss, MicroBatches
 from pma.run import identity, is_fork, parent_folder, run_folder, target_tokens, trained_tokens
 from pma.schedule import learning_rate
-from pma.snapshot import copy_weights, save_snapshot, snapshot_dir, snapshots
+from pma.snapshot import complete_snapshot, copy_weights, save_snapshot, snapshot_dir, snapshots
 from pma.tracking import Tracker, snapshot_artifact
+
+REQUEUE = 75  # exit status after SIGTERM or SIGUSR1 (sysexits.h: try again): the same command goes on
+Complete = Callable[[int, Path], None]  # (tokens, folder): puts into a snapshot what goes with its weights
 
 
 class DivergedError(ValueError):
@@ -147,11 +156,6 @@ def _initialise_from_parent(cfg: DictConfig, model: nn.Module, optimizer: torch.
     return 0
 
 
-def _checkpoint(cfg: DictConfig, folder: Path, state: Callable[[], Any], tokens: int) -> None:
-    save_checkpoint(checkpoint_dir(folder, tokens), state, tokens)
-    _drop_old_checkpoints(cfg, folder)
-
-
 def _drop_old_checkpoints(cfg: DictConfig, folder: Path) -> None:
     passing = [path for tokens, path in checkpoints(folder).items() if tokens not in cfg.train.fork_points]
     for path in passing[: -cfg.train.checkpoints_kept]:
@@ -194,18 +198,114 @@ def train(cfg: DictConfig) -> Path:
         print(f"{cfg.run_id}: already trained, nothing to do ({folder})")
         return folder
     device = device_of(cfg)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            _train(cfg, folder, device)
-    except Timeout:
-        raise ValueError(f"{folder}: another process is training this run; wait for it or give run_id=NAME") from None
+    if processes() > 1:
+        if cfg.scale.micro_batches % processes():
+            raise ValueError(
+                f"scale.micro_batches={cfg.scale.micro_batches}: {processes()} processes share them, give a multiple; "
+                f"it is part of a run's identity, for an MoE balances its experts in each micro-batch"
+            )
+        with joined(device) as world:
+            with _alone(folder) if world.first else nullcontext():
+                _train(cfg, folder, world.device, world)
+        return folder
+    with _alone(folder):
+        _train(cfg, folder, device)
     return folder
 
 
-def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"{folder}: another process is training this run; wait for it or give run_id=NAME") from None
+
+
+class _Saver:
+    """Snapshots and checkpoints of a run in one process, written by a thread that does not hold up training."""
+
+    def __init__(self, cfg: DictConfig, folder: Path, model: Any, optimizer: Any, complete: Complete) -> None:
+        self._cfg, self._folder, self._model, self._optimizer = cfg, folder, model, optimizer
+        self._complete = complete
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def _write(self, task: Callable[..., None], *arguments: Any) -> None:
+        self.finish()  # one at a time waits for the disk
+        self._writing = self._thread.submit(task, *arguments)
+
+    def snapshot(self, tokens: int) -> None:
+        """Save the weights as they stand, after `tokens`."""
+        weights = copy_weights(self._model, self._cfg.train.snapshot_dtype)
+        folder = snapshot_dir(self._folder, tokens)
+        self._write(save_snapshot, folder, self._model, weights, partial(self._complete, tokens))
+
+    def checkpoint(self, tokens: int) -> None:
+        """Save the whole state; after the snapshots up to here, which a run resumed from it will not make again."""
+        self._write(self._checkpoint, copy_state(self._model, self._optimizer), tokens)
+
+    def _checkpoint(self, state: Callable[[], Any], tokens: int) -> None:
+        save_checkpoint(checkpoint_dir(self._folder, tokens), state, tokens)
+        _drop_old_checkpoints(self._cfg, self._folder)
+
+    def finish(self) -> None:
+        """Wait for what is being written; an error of it shows here."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+class _ShardedSaver:
+    """The same for a run on several processes, each of which writes a part."""
+
+    def __init__(
+        self, cfg: DictConfig, folder: Path, model: Any, optimizer: Any, complete: Complete, world: World
+    ) -> None:
+        self._cfg, self._folder, self._model, self._optimizer = cfg, folder, model, optimizer
+        self._complete, self._world = complete, world
+
+    def snapshot(self, tokens: int) -> None:
+        """Save the weights, after `tokens`."""
+        dtype = getattr(torch, self._cfg.train.snapshot_dtype)
+        folder = snapshot_dir(self._folder, tokens)
+        self._world.save_snapshot(folder, self._model, dtype, partial(self._complete, tokens))
+
+    def checkpoint(self, tokens: int) -> None:
+        """Save the whole state, in the background."""
+        drop = partial(_drop_old_checkpoints, self._cfg, self._folder)
+        self._world.save_checkpoint(
+            checkpoint_dir(self._folder, tokens), self._model, self._optimizer, tokens, then=drop
+        )
+
+    def finish(self) -> None:
+        """Wait for what is being written."""
+        self._world.finish_checkpoint()
+
+
+class _Signals:
+    """SIGTERM and SIGUSR1, by which schedulers say that a job must end."""
+
+    def __init__(self) -> None:
+        self.came = False
+        if threading.current_thread() is threading.main_thread():
+            for one in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(one, self._take)
+
+    def _take(self, number: int, frame: Any) -> None:
+        self.came = True
+
+
+def _train(cfg: DictConfig, folder: Path, device: torch.device, world: World | None = None) -> None:
     t, batch_tokens = cfg.train, cfg.scale.batch_tokens
-    corpus = prepare(cfg.data, Path(cfg.data_dir))
+    first = world is None or world.first  # the process that writes and speaks
+
+    def build_corpus() -> Path:
+        return prepare(cfg.data, Path(cfg.data_dir))
+
+    corpus = build_corpus() if world is None else world.after_first(build_corpus)
     tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
     sequences = batch_tokens // cfg.scale.sequence_length
     data = TokenDataset(corpus, cfg.seed, cfg.scale.sequence_length, sequences, t.part)
@@ -213,10 +313,19 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
 
     torch.manual_seed(cfg.seed)
     model = build(cfg.model, cfg.scale.sequence_length).to(device)
+    if cfg.parallel.recompute:
+        model.train().gradient_checkpointing_enable({"use_reentrant": False})
+    threads = cpu_threads(cfg.threads)
+    micro_batches: MicroBatches | ShardedMicroBatches
+    if world is None:
+        micro_batches = MicroBatches(model, training_loss(cfg, device), cfg.scale.micro_batches, threads)
+        rows = slice(None)
+    else:
+        torch.set_num_threads(max(1, threads // world.size) if device.type == "cpu" else threads)
+        micro_batches = ShardedMicroBatches(world, world.shard(model, cfg.parallel), cfg.scale.micro_batches)
+        rows = world.rows(sequences)
     parameters = list(model.parameters())
     optimizer = make_optimizer(t, model)
-    threads = cpu_threads(cfg.threads)
-    micro_batches = MicroBatches(model, training_loss(cfg, device), cfg.scale.micro_batches, threads)
     start, end = _resume(cfg, folder, model, optimizer), target_tokens(cfg)
 
     counts = parameter_counts(cfg.model)
@@ -230,11 +339,13 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
         **_continues(cfg),
         "optimizer_state": cfg.init.parent.optimizer or ("new" if cfg.init.checkpoint is None else "last"),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {threads} threads",
+        **({} if world is None else {"processes": world.size}),
         "versions": versions(),
     }
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     spent = read_manifest(folder).get("seconds", 0.0) if (folder / MANIFEST).exists() else 0.0
-    write_json(folder / MANIFEST, {**manifest, "tokens": start, "seconds": spent})
+    if first:
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_json(folder / MANIFEST, {**manifest, "tokens": start, "seconds": spent})
 
     wandb_run: dict[str, Any] = {
         "id": f"{cfg.run_id}-{manifest['config_hash']}",
@@ -243,42 +354,43 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
         "job_type": "train",
         "config": {**OmegaConf.to_container(cfg, resolve=True), **manifest},
     }
+
+    def complete(tokens: int, aside: Path) -> None:
+        complete_snapshot(aside, tokenizer, {**manifest, "tokens": tokens, "dtype": t.snapshot_dtype})
+
+    saved = (cfg, folder, model, optimizer, complete)
+    saver = _Saver(*saved) if world is None else _ShardedSaver(*saved, world)
+    signals = _Signals()
     tokens, best = start, float("inf")
     losses: list[Tensor] = []
     norms: list[Tensor] = []
-    plain = not sys.stderr.isatty()
+    plain = not sys.stderr.isatty() and first
+    hidden = plain or not first
     began = logged = time.perf_counter()
     with (
-        Tracker(folder, start, cfg.tracking, **wandb_run) as tracker,
-        ThreadPoolExecutor(1) as publisher,  # writing to disk does not hold up training
-        tqdm(total=end, initial=start, unit="tok", unit_scale=True, desc=cfg.run_id, disable=plain) as progress,
+        Tracker(folder, start, cfg.tracking, **wandb_run) if first else nullcontext() as tracker,
+        tqdm(total=end, initial=start, unit="tok", unit_scale=True, desc=cfg.run_id, disable=hidden) as progress,
     ):
-        published: Future[None] = publisher.submit(lambda: None)
-
-        def publish(task: Callable[..., None], *arguments: Any) -> None:
-            nonlocal published
-            published.result()  # one at a time waits on the disk, and its error shows here
-            published = publisher.submit(task, *arguments)
-
         if cfg.init.parent.run is not None and not snapshots(folder):  # what a run starts from can be scored too
-            about = {**manifest, "tokens": start, "dtype": t.snapshot_dtype}
-            save_snapshot(snapshot_dir(folder, start), model, copy_weights(model, t.snapshot_dtype), tokenizer, about)
+            saver.snapshot(start)
         steps = range(start // batch_tokens, end // batch_tokens)
-        for step, (inputs, targets) in zip(steps, batches(data, steps, device), strict=True):
+        for step, (inputs, targets) in zip(steps, batches(data, steps, device, rows), strict=True):
             rate = learning_rate(cfg.schedule, t.total_tokens, step * batch_tokens)
             if cfg.init.rewarm_tokens is not None:
                 rate *= min(1.0, (step * batch_tokens - cfg.init.tokens) / cfg.init.rewarm_tokens)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             losses.append(micro_batches.backward(inputs, targets))
-            norms.append(nn.utils.clip_grad_norm_(parameters, t.clip_norm or float("inf")))
+            norm = nn.utils.clip_grad_norm_(parameters, t.clip_norm or float("inf"))
+            norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
             tokens = (step + 1) * batch_tokens
             log = (step + 1) % t.log_interval == 0 or tokens == end
-            out_of_time = log and cfg.minutes is not None and time.monotonic() - started > 60 * cfg.minutes
-            last = tokens == end or out_of_time
+            over = cfg.minutes is not None and time.monotonic() - started > 60 * cfg.minutes
+            over = log and (world.any(over or signals.came) if world else over or signals.came)
+            last = tokens == end or over
             snapshot = tokens == t.total_tokens or (
                 tokens % t.snapshot_interval == 0 and (t.snapshots_at is None or tokens in t.snapshots_at)
             )
@@ -290,9 +402,11 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
                 now = time.perf_counter()
                 speed = len(losses) * batch_tokens / (now - logged)
                 loss_mean = torch.stack(losses).mean().item()
-                tracker.log(
-                    tokens, loss=loss_mean, lr=rate, gradient_norm=norms[-1].item(), tokens_per_second=round(speed)
-                )
+                if tracker is not None:
+                    gradient_norm = norms[-1].item()
+                    tracker.log(
+                        tokens, loss=loss_mean, lr=rate, gradient_norm=gradient_norm, tokens_per_second=round(speed)
+                    )
                 best = min(best, loss_mean)
                 progress.set_postfix(loss=f"{loss_mean:.3f}", best=f"{best:.3f}", refresh=False)
                 if plain and (step + 1) * 5 // (end // batch_tokens) != (
@@ -308,24 +422,28 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> None:
                 losses.clear()
                 norms.clear()
             if snapshot:
-                about = {**manifest, "tokens": tokens, "dtype": t.snapshot_dtype}
-                weights = copy_weights(model, t.snapshot_dtype)
-                publish(save_snapshot, snapshot_dir(folder, tokens), model, weights, tokenizer, about)
-            if checkpoint:  # after the snapshots up to here: a run resumed from it will not make them again
-                publish(_checkpoint, cfg, folder, copy_state(model, optimizer), tokens)
+                saver.snapshot(tokens)
+            if checkpoint:
+                saver.checkpoint(tokens)
             progress.update(batch_tokens)
-            if out_of_time:
+            if over:
                 break
-        published.result()
-        tracker.made([snapshot_artifact(folder, at) for at in snapshots(folder) if at > start])
+        saver.finish()
+        if tracker is not None:
+            tracker.made([snapshot_artifact(folder, at) for at in snapshots(folder) if at > start])
     seconds = time.perf_counter() - began
-    write_json(folder / MANIFEST, {**manifest, "tokens": tokens, "seconds": round(spent + seconds, 1)})
-    print(f"{cfg.run_id}: trained to {tokens:,} of {end:,} tokens, {seconds:.0f} s, in {folder}", flush=True)
+    if first:
+        write_json(folder / MANIFEST, {**manifest, "tokens": tokens, "seconds": round(spent + seconds, 1)})
+        print(f"{cfg.run_id}: trained to {tokens:,} of {end:,} tokens, {seconds:.0f} s, in {folder}", flush=True)
+    if signals.came:
+        raise SystemExit(REQUEUE)
 
 
 def main(cfg: DictConfig) -> None:
     """Entry point of `python -m pma.train`."""
     train(cfg)
+    if not speaks():
+        return
     last = max(snapshots(folder := run_folder(cfg)))
     window = f"n=10 interval={cfg.scale.merge_interval} end={last}"
     print(f"next: python -m pma.merge run_dir={folder} method=sma {window} output={folder}/merged", flush=True)

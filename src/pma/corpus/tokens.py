@@ -60,14 +60,14 @@ class TokenDataset:
             )
         self._epoch = -1
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of a step, both int64 (batch_sequences, sequence_length): the targets are the next
-        tokens, IGNORED where nothing is learnt."""
+    def batch(self, step: int, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of a step, both int64 (batch_sequences, sequence_length), or of those rows alone: the
+        targets are the next tokens, IGNORED where nothing is learnt."""
         epoch, index = divmod(step, self.epoch_steps)
         if epoch != self._epoch:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(self._windows)
             self._epoch = epoch
-        starts = self._order[index * self._batch : (index + 1) * self._batch] * self._length
+        starts = self._order[index * self._batch : (index + 1) * self._batch][rows] * self._length
         places = starts[:, None] + np.arange(self._length)
         targets = self._data[places + 1].astype(np.int64)
         if self._learnt is not None:
@@ -75,14 +75,16 @@ class TokenDataset:
         return self._data[places].astype(np.int64), targets
 
 
-def batches(data: TokenDataset, steps: Iterable[int], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets of the steps in turn, on the device, both int64 (batch_sequences, sequence_length).
+def batches(
+    data: TokenDataset, steps: Iterable[int], device: torch.device, rows: slice = slice(None)
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets of the steps in turn, on the device, both int64 (rows, sequence_length).
 
     The next step's are read by a thread meanwhile, into pinned memory for a GPU, which copies them without waiting.
     """
 
     def read(step: int) -> list[Tensor]:
-        made = [torch.from_numpy(array) for array in data.batch(step)]
+        made = [torch.from_numpy(array) for array in data.batch(step, rows)]
         return [tensor.pin_memory() for tensor in made] if device.type == "cuda" else made
 
     for made in ahead(read, steps):

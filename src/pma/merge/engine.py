@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16", "newest": None}
 # Routers' load-balancing biases, which training steers by counting tokens and not by gradients: DeepSeek-V3 and its kin
 # in transformers; Megatron and torchtitan.
-_ROUTER_BIAS = re.compile(r"(^|\.)(e_score_correction_bias|expert_bias)$")
+_ROUTER_BIAS = re.compile(r"(^|\.)(e_score_correction_bias|expert_bias(_E)?)$")
 _HEAD = "lm_head.weight"
 
 

@@ -267,7 +267,7 @@ class _Window:
         return True
 
 
-class _MetadataUnpickler(pickle.Unpickler):
+class MetadataUnpickler(pickle.Unpickler):
     """Knows the classes that DCP's metadata is made of, and refuses any other."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -333,7 +333,7 @@ class DcpSource(Source):
     def _metadata(self, path: Path) -> Any:
         try:
             with open(path, "rb") as file:
-                return _MetadataUnpickler(file).load()
+                return MetadataUnpickler(file).load()
         except (pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
             raise ValueError(f"{path}: not the metadata of a torch distributed checkpoint ({error})") from None
 
