@@ -1,9 +1,10 @@
 # `make help` lists every target with its cost. Variables: SCALE (smoke, cpu, gpu, paper), SEEDS (0,1,...), JOBS,
-# PIECE_MINUTES (a call stops after so many, the next goes on), WANDB_PROJECT.
+# PIECE_MINUTES (a call stops after so many, the next goes on), LAUNCHER (slurm: a job a run), WANDB_PROJECT.
 SCALE ?= cpu
 SEEDS ?=
 JOBS ?= 2
 PIECE_MINUTES ?=
+LAUNCHER ?=
 PYTHON ?= python3
 PY := .venv/bin/python
 FIGURES := 1 2 3 4 5 6 7 8 9
@@ -11,7 +12,7 @@ STUDIES := interval-by-size equation-15 learning-rate
 SINGLE := $(FIGURES:%=reproduce-figure-%) reproduce-table-1 $(STUDIES:%=reproduce-%)
 WANDB_PROJECT ?=
 REPLAY = $(PY) -m pma.replay scale=$(SCALE) $(if $(WANDB_PROJECT),tracking.project=$(WANDB_PROJECT))
-REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]') $(if $(PIECE_MINUTES),minutes=$(PIECE_MINUTES))
+REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]') $(if $(PIECE_MINUTES),minutes=$(PIECE_MINUTES)) $(if $(LAUNCHER),launcher=$(LAUNCHER))
 DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available)
 
 .DEFAULT_GOAL := help

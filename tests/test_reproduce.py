@@ -100,6 +100,56 @@ def test_a_reproduction_in_pieces_of_time_makes_the_same_records(everything, tmp
         assert one.read_bytes() == other.read_bytes(), name
 
 
+def test_jobs_of_a_scheduler_make_the_same_records(everything, tmp_path):
+    arguments = ["experiment=figure_3", "scale=smoke", f"runs_dir={tmp_path}", "tracking=off", "launcher=local"]
+    done = call("-m", "pma.reproduce", *arguments)  # the annealed run after the job of the main run
+    assert done.returncode == 0, done.stderr
+    assert len([path for path in (tmp_path / "slurm").iterdir() if path.name.isdigit()]) == 2
+    one, other = (runs / "smoke" / "figure_3" / "records.csv" for runs in (everything, tmp_path))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_on_slurm_a_run_waits_for_the_one_it_starts_from(monkeypatch, tmp_path):
+    import submitit
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig
+
+    from pma import reproduce
+    from pma.config import register
+
+    scripts: list[dict] = []
+
+    class Executor:
+        """What pma.reproduce asks of submitit, with the options of the job it would submit."""
+
+        def __init__(self, folder: Path, cluster: str) -> None:
+            assert cluster == "slurm"
+            self.options: dict = {}
+
+        def update_parameters(self, **options: object) -> None:
+            self.options |= options
+
+        def submit(self, task, overrides: list[str]) -> object:
+            scripts.append({**self.options, "overrides": overrides})
+            job = type("Job", (), {"job_id": str(len(scripts)), "results": lambda self: [None]})
+            return job()
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    register()
+    options = ["experiment=figure_6", "scale=paper", "launcher=slurm", "nodes=4", "gpus_per_node=8"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        job: DictConfig = compose("reproduce", [*options, "+slurm.partition=big", f"runs_dir={tmp_path}"])
+        experiments = reproduce.expand(job)
+        configs = reproduce.required(job, experiments)
+        labels = reproduce._labels(job, experiments, configs)
+        reproduce._submit_missing(job, configs, dict.fromkeys(configs, 1.0), labels)
+    asked = [one["slurm_additional_parameters"] for one in scripts]
+    assert "dependency" not in asked[0] and "run=moe_main" in scripts[0]["overrides"]
+    assert len(asked) == 5 and all(one["dependency"] == "afterok:1" for one in asked[1:])
+    assert all(one["partition"] == "big" for one in asked)
+    assert scripts[0]["nodes"] == 4 and scripts[0]["tasks_per_node"] == 8
+
+
 def test_the_merge_command_makes_a_model_that_scores_as_the_record_says(everything, tmp_path):
     out, scores = tmp_path / "merged", tmp_path / "scores.json"
     window = ["method=wma", "n=10", "interval=512", "end=102400"]

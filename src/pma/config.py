@@ -301,6 +301,11 @@ class ReproduceJob:
     seeds: list[int] | None = None  # instead of those each part of the experiment names
     jobs: int = 2  # training runs at once
     minutes: float | None = None  # stop after so many; the same command goes on
+    launcher: str | None = None  # of training runs: null: processes here | slurm: a job a run | local: the same, here
+    nodes: int = 1  # of a job
+    gpus_per_node: int = 0  # of a job; as many processes a node train the run together
+    slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: +slurm.partition=NAME
+    slurm_setup: list[str] = field(default_factory=list)  # shell lines before a job's work
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     overrides: list[str] = field(default_factory=list)  # Hydra overrides for every training run
     device: str = "auto"

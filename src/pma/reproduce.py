@@ -282,10 +282,7 @@ def _train_missing(
             share = max(1, threads // min(job.jobs, len(ready) + len(running)))
             for key in ready[: job.jobs - len(running)]:
                 waiting.remove(key)
-                overrides = [*training_overrides(job, *key), f"stop={configs[key].stop}", f"threads={share}"]
-                overrides += [f"group={labels[key][0]}", f"tracking.tags=[{','.join(labels[key])}]"]
-                if configs[key].train.snapshots_at is not None:
-                    overrides.append(f"train.snapshots_at={list(configs[key].train.snapshots_at)}")
+                overrides = [*_run_overrides(job, key, configs[key], labels[key]), f"threads={share}"]
                 if (minutes := clock.left()) is not None:
                     overrides.append(f"minutes={max(minutes, 0.01):.3f}")
                 running[pool.submit(_train_one, overrides)] = key
@@ -295,6 +292,68 @@ def _train_missing(
                     failed.append(f"run={run} seed={seed}: {error}")
     if failed:
         raise ValueError(f"training failed: {'; '.join(failed)}. Call again after mending: what is done is kept")
+
+
+def _submit_missing(
+    job: DictConfig,
+    configs: dict[RunSeed, DictConfig],
+    seconds: dict[RunSeed, float],
+    labels: dict[RunSeed, list[str]],
+) -> None:
+    """Train runs as jobs of a scheduler, each after the job of the one it starts from.
+
+    Raises:
+        ValueError: when one fails; a second call keeps what is done.
+    """
+    import submitit
+
+    asked = OmegaConf.load(CONF_DIR / "hydra" / "launcher" / "slurm.yaml")
+    executor = submitit.AutoExecutor(Path(job.runs_dir) / "slurm" / "%j", cluster=job.launcher)
+    shape = {"nodes": job.nodes, "gpus_per_node": job.gpus_per_node, "tasks_per_node": max(1, job.gpus_per_node)}
+    executor.update_parameters(timeout_min=asked.timeout_min, slurm_setup=list(job.slurm_setup), **shape)
+    slurm = {**job.slurm, "cpus-per-task": asked.cpus_per_task}
+    submitted: dict[RunSeed, submitit.Job] = {}
+    failed: list[str] = []
+    for key, cfg in configs.items():  # parents first
+        if not seconds[key]:
+            continue
+        after = submitted.get(_parent(cfg))
+        if after is not None and job.launcher != "slurm":
+            after.wait()
+        more = {} if after is None else {"dependency": f"afterok:{after.job_id}", "kill-on-invalid-dep": "yes"}
+        executor.update_parameters(slurm_additional_parameters={**slurm, **more})
+        submitted[key] = executor.submit(_train_task, _run_overrides(job, key, configs[key], labels[key]))
+    for (run, seed), one in submitted.items():
+        try:
+            errors = one.results()
+        except submitit.core.utils.UncompletedJobError as error:
+            errors = [str(error).splitlines()[0]]
+        failed += [f"run={run} seed={seed}: {error}" for error in errors if error is not None][:1]
+    if failed:
+        raise ValueError(f"training failed: {'; '.join(failed)}. Call again after mending: what is done is kept")
+
+
+def _train_task(overrides: list[str]) -> str | None:
+    """One of the tasks of a job, which are the processes of a run."""
+    import os
+
+    import submitit
+
+    tasks = submitit.JobEnvironment().num_tasks
+    if tasks > 1:
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    else:
+        os.environ["WORLD_SIZE"] = "1"
+    return _train_one(overrides)
+
+
+def _run_overrides(job: DictConfig, key: RunSeed, cfg: DictConfig, labels: list[str]) -> list[str]:
+    """Hydra overrides of a run that pma.reproduce starts."""
+    found = [*training_overrides(job, *key), f"stop={cfg.stop}"]
+    found += [f"group={labels[0]}", f"tracking.tags=[{','.join(labels)}]"]
+    if cfg.train.snapshots_at is not None:
+        found.append(f"train.snapshots_at={list(cfg.train.snapshots_at)}")
+    return found
 
 
 def _parent(cfg: DictConfig) -> RunSeed | None:
@@ -506,8 +565,12 @@ def reproduce(job: DictConfig) -> list[Path]:
         raise ValueError(f"minutes={job.minutes}: give more than 0, or null for no limit")
     if job.jobs < 1 or (job.seeds is not None and not job.seeds):
         raise ValueError(f"seeds={job.seeds} jobs={job.jobs}: give at least one seed and one job")
-    if job.scale.name == "paper" and not job.dry_run:
-        raise ValueError("scale=paper needs a cluster and is only planned here: add dry_run=true, or take scale=cpu")
+    if job.launcher not in (None, "slurm", "local"):
+        raise ValueError(f"launcher={job.launcher}: choose slurm, local, or null for processes of this machine")
+    if job.launcher is not None and job.minutes is not None:
+        raise ValueError("minutes: goes without launcher; jobs have the scheduler's time (timeout_min)")
+    if job.scale.name == "paper" and not job.dry_run and job.launcher != "slurm":
+        raise ValueError("scale=paper needs a cluster: add launcher=slurm, or dry_run=true, or take scale=cpu")
     experiments = expand(job)
     configs = required(job, experiments)
     if job.scale.snapshots == "needed":
@@ -525,7 +588,11 @@ def reproduce(job: DictConfig) -> list[Path]:
     try:
         if any(seconds.values()):
             _prepare_corpora(list(configs.values()))
-            _train_missing(job, configs, seconds, _labels(job, experiments, configs), clock)
+            labels = _labels(job, experiments, configs)
+            if job.launcher is None:
+                _train_missing(job, configs, seconds, labels, clock)
+            else:
+                _submit_missing(job, configs, seconds, labels)
         left = sum(missing_tokens(cfg) for cfg in configs.values())
         print(f"training: {time.perf_counter() - began:.0f} s, {left:,} tokens left", flush=True)
         if left:
