@@ -101,6 +101,15 @@ def test_saved_on_two_processes_it_goes_on_on_four_and_on_one(tmp_path):
     close(weights(tmp_path, "one"), weights(tmp_path, "moved"))
 
 
+def test_on_two_processes_a_run_starts_from_other_weights(tmp_path):
+    train(config(tmp_path, *FEWER, "run_id=base"))
+    start_from = [f"init.weights={snapshots(tmp_path / 'runs' / 'smoke' / 'base')[7680]}", "init.tokens=0", "stop=2560"]
+    train(config(tmp_path, *FEWER, *start_from, "run_id=one"))
+    done(start(2, tmp_path, *start_from, "run_id=two"))
+    assert losses(tmp_path, "two") == pytest.approx(losses(tmp_path, "one"), rel=1e-5)
+    assert losses(tmp_path, "one")[0] < losses(tmp_path, "base")[0]
+
+
 def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     done(start(2, tmp_path, "run_id=whole"))
     process = start(2, tmp_path, "run_id=killed", restarts=1)

@@ -15,10 +15,10 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pma.files import publish_folder, write_json
 from pma.merge.formats import DCP, MetadataUnpickler
+from pma.model import copy_parameters, laid_out_as
 from pma.snapshot import copy_to_cpu, list_by_tokens
 
 
@@ -90,8 +90,7 @@ def load_checkpoint(
     if theirs != {name: tuple(p.shape) for name, p in parameters.items()}:
         raise ValueError(f"{folder}: a checkpoint of another architecture; give one of the same conf/model")
     if with_weights:
-        for name, parameter in parameters.items():
-            _load_into(parameter, stored["weights"][name])
+        copy_parameters(model, stored["weights"])
     _put(stored["optimizer"], model, optimizer)
     if "random.cpu" in stored["optimizer"]:
         torch.set_rng_state(stored["optimizer"]["random.cpu"])
@@ -141,23 +140,11 @@ def _parameter_of(name: str) -> str:
     return rest if part == "weights" else rest.partition(".")[2]
 
 
-def _load_into(tensor: Tensor, value: Tensor) -> None:
-    """Put a value into a tensor, of which this process may hold a shard."""
-    with torch.no_grad():
-        tensor.copy_(_laid_out_as(tensor, value))
-
-
-def _laid_out_as(tensor: Tensor, value: Tensor) -> Tensor:
-    if isinstance(tensor, DTensor) and not isinstance(value, DTensor):
-        return distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
-    return value
-
-
 def _put(stored: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     parameters = dict(model.named_parameters())
     state = {}
     for index, name in enumerate(_optimizer_order(model, optimizer)):
-        moments = {key: _laid_out_as(parameters[name], stored[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
+        moments = {key: laid_out_as(parameters[name], stored[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
         state[index] = {"step": stored[f"step.{name}"], **moments}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

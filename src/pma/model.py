@@ -10,6 +10,7 @@ tied). Active parameters are all of them but the experts a token is not routed t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.func import functional_call
 from transformers import (
     AutoModelForCausalLM,
@@ -126,7 +128,21 @@ def load_weights(model: PreTrainedModel, tensors: dict[str, Tensor]) -> None:
         None, config=model.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
     )
     _require_whole(report, "the weights given")
-    model.load_state_dict(loaded.state_dict())
+    copy_parameters(model, loaded.state_dict())
+
+
+def copy_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy whole or sharded tensors, by name, into a model's parameters, which may be sharded."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(laid_out_as(parameter, tensors[name]))
+
+
+def laid_out_as(like: Tensor, value: Tensor) -> Tensor:
+    """A tensor, sharded over processes as another one is."""
+    if isinstance(like, DTensor) and not isinstance(value, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value
 
 
 def parameter_counts(m: ModelConfig) -> ParameterCounts:

@@ -43,7 +43,7 @@ from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.merge.engine import average
 from pma.merge.select import run_window
 from pma.merge.weights import sma
-from pma.model import Bf16Loss, build, load_pretrained, load_weights, loss, parameter_counts
+from pma.model import Bf16Loss, build, copy_parameters, load_pretrained, load_weights, loss, parameter_counts
 from pma.parallel import Loss, MicroBatches
 from pma.run import identity, is_fork, parent_folder, run_folder, target_tokens, trained_tokens
 from pma.schedule import learning_rate
@@ -124,7 +124,7 @@ def _initialise(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimi
         theirs = {name: tuple(p.shape) for name, p in source.named_parameters()}
         if theirs != {name: tuple(p.shape) for name, p in model.named_parameters()}:
             raise ValueError(f"init.weights={cfg.init.weights}: another architecture than model={cfg.model.name}")
-        model.load_state_dict(source.state_dict())
+        copy_parameters(model, source.state_dict())
     if cfg.init.parent.run is not None:
         tokens = _initialise_from_parent(cfg, model, optimizer)
     return tokens if cfg.init.tokens is None else cfg.init.tokens
