@@ -44,7 +44,7 @@ browser: setup
 test: browser ## lint and all tests, every experiment at SCALE=smoke end to end among them (about 8 minutes on 2 cores after setup)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 35 minutes)
 	@$(REPRODUCE) experiment=all
