@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from test_train import GENERATED
 
 from pma.config import CONF_DIR, register
 from pma.snapshot import copy_to_cpu, snapshots
@@ -16,17 +17,6 @@ from pma.train import train
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 MODELS = sorted(path.stem for path in (CONF_DIR / "model" / "gpu").glob("*.yaml"))
-GENERATED = [  # text that needs no download
-    "data=smoke",
-    "data.name=test",
-    "data.sources=[]",
-    "data.benchmarks=[]",
-    "data.continued={dictionary: 0, code: 0}",
-    "data.instruct.bytes={dialogue: 0, dictionary: 0}",
-    "tracking=off",
-    "threads=1",
-    "train.fork_points=[]",
-]
 
 
 def small(tmp_path: Path, model: str, *overrides: str) -> DictConfig:
@@ -44,6 +34,7 @@ def small(tmp_path: Path, model: str, *overrides: str) -> DictConfig:
             [
                 "scale=gpu",
                 f"model=gpu/{model}",
+                "data=smoke",
                 *GENERATED,
                 *(f"model.{key}={value}" for key, value in shape.items()),
                 "scale.sequence_length=64",

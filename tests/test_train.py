@@ -24,9 +24,7 @@ from pma.parallel import MicroBatches
 from pma.snapshot import snapshots, trajectory, verify
 from pma.train import _initialise, make_optimizer, train
 
-# Generated text only: nothing is fetched.
-SMALL = [
-    "scale=smoke",
+GENERATED = [  # text that needs no download
     "data.name=test",
     "data.sources=[]",
     "data.benchmarks=[]",
@@ -34,11 +32,15 @@ SMALL = [
     "data.instruct.bytes={dialogue: 0, dictionary: 0}",
     "tracking=off",
     "threads=1",
+    "train.fork_points=[]",
+]
+SMALL = [
+    "scale=smoke",
+    *GENERATED,
     "train.total_tokens=15360",
     "train.snapshot_interval=2560",
     "train.checkpoint_interval=5120",
     "train.log_interval=10",
-    "train.fork_points=[]",
     "schedule.warmup_tokens=1280",
 ]
 
@@ -221,10 +223,11 @@ def test_a_bad_start_is_refused_before_training(tmp_path):
 def test_a_run_in_pieces_of_time_ends_with_the_same_bits(tmp_path, kind):
     whole = train(config(tmp_path, f"model=smoke/{kind}", "run_id=whole"))
     pieces = config(tmp_path, f"model=smoke/{kind}", "run_id=pieces", "minutes=1e-9", "train.snapshots_at=[2560,7680]")
-    seen = []
+    handler, seen = signal.getsignal(signal.SIGTERM), []
     while not seen or seen[-1] < 15360:
         seen.append(read_manifest(train(pieces))["tokens"])
     assert seen == [2560, 5120, 7680, 10240, 12800, 15360]  # every tenth step is logged, and a place to stop
+    assert signal.getsignal(signal.SIGTERM) == handler  # a program that trains can be ended afterwards
     folder = tmp_path / "runs" / "smoke" / "pieces"
     assert list(snapshots(folder)) == [2560, 7680, 15360]
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(folder).items())

@@ -286,13 +286,20 @@ class _ShardedSaver:
 
 
 class _Signals:
-    """SIGTERM and SIGUSR1, by which schedulers say that a job must end."""
+    """SIGTERM and SIGUSR1, by which schedulers say that a job must end; caught for the time of a block."""
 
     def __init__(self) -> None:
         self.came = False
-        if threading.current_thread() is threading.main_thread():
-            for one in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(one, self._take)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():  # no other may catch them
+            self._before = {one: signal.signal(one, self._take) for one in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
 
     def _take(self, number: int, frame: Any) -> None:
         self.came = True
@@ -360,7 +367,6 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device, world: World | N
 
     saved = (cfg, folder, model, optimizer, complete)
     saver = _Saver(*saved) if world is None else _ShardedSaver(*saved, world)
-    signals = _Signals()
     tokens, best = start, float("inf")
     losses: list[Tensor] = []
     norms: list[Tensor] = []
@@ -368,6 +374,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device, world: World | N
     hidden = plain or not first
     began = logged = time.perf_counter()
     with (
+        _Signals() as signals,
         Tracker(folder, start, cfg.tracking, **wandb_run) if first else nullcontext() as tracker,
         tqdm(total=end, initial=start, unit="tok", unit_scale=True, desc=cfg.run_id, disable=hidden) as progress,
     ):
