@@ -131,7 +131,7 @@ def main(job: DictConfig) -> None:
         with opened(folders, job.prefix) as sources:
             print("\n".join(plan(sources, merges, options).lines()))
         return
-    kernels.load(blas=False)
+    kernels.start_without_blas()
     merge_all(folders, merges, options, policy)
     if is_first():
         if job.tracking.mode != "off":

@@ -15,6 +15,7 @@ from pma.files import MANIFEST, write_json
 from pma.merge.formats import SAFETENSORS, SIZES, Source, TensorInfo
 
 WEIGHTS = (".safetensors", ".distcp", ".metadata")  # ends of names of weight files, which the content hash stands for
+_STRETCH = 2**23  # bytes: the disk begins with so many when they are there, so that the fsync at the end waits less
 _NOT_ASSETS = {MANIFEST, "trainer_state.json", "optimizer_config.json"}
 _ASSETS = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 
@@ -106,9 +107,10 @@ class SafetensorsWriter:
         offset += start * self._itemsize[name]
         while view:
             done = os.pwrite(self._files[file], view, offset)
-            if hasattr(os, "posix_fadvise"):  # lets the disk begin now, so that the fsync at the end waits less
-                os.posix_fadvise(self._files[file], offset, done, os.POSIX_FADV_DONTNEED)
-            view, offset = view[done:], offset + done
+            view, before, offset = view[done:], offset // _STRETCH, offset + done
+            if offset // _STRETCH > before and hasattr(os, "posix_fadvise"):
+                at, size = before * _STRETCH, (offset // _STRETCH - before) * _STRETCH
+                os.posix_fadvise(self._files[file], at, size, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the files."""

@@ -49,16 +49,6 @@ def _all_finite(numbers: np.ndarray, bits: np.ndarray) -> bool:
     return bool(np.isfinite(numbers).all() and (bits & 0x7F80 != 0x7F80).all())
 
 
-def encode(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers (fp32 or float64, contiguous) in a storage type, to nearest, ties to even; bf16 as uint16."""
-    if dtype != "BF16":
-        with np.errstate(over="ignore"):
-            return values.astype(NUMPY[dtype], copy=False)
-    out = np.empty(values.shape, np.uint16)
-    kernels.to_bf16(values, out)
-    return out
-
-
 @dataclass(frozen=True)
 class Sum:
     """One weighted sum: a weight a source, oldest first, and the storage type of floating tensors (null: as newest)."""
@@ -200,7 +190,8 @@ class Pass:
         # An element: of every source as read, and sampled; of every sum as stored.
         floats = [info.dtype for source in sources for info in source.tensors.values() if info.floating]
         read = max((SIZES[dtype] for dtype in floats), default=self._type.itemsize)
-        narrow = {one.dtype for one in sums} == {"BF16"}
+        assert len({one.dtype for one in sums}) == 1  # the kernels store all sums alike
+        narrow = sums[0].dtype == "BF16"
         element = len(sources) * (read + self._type.itemsize / SAMPLED)
         element += len(sums) * (SIZES["BF16"] if narrow else self._type.itemsize)
         units = min(BLOCK // UNIT, max(1, int(memory / threads / element / UNIT)))
@@ -240,7 +231,8 @@ class Pass:
         if not can or "torch" in sys.modules:
             return ThreadPoolExecutor(self._threads)
         context = multiprocessing.get_context("fork")
-        kernels.load()  # once, not in every child
+        types = {i.dtype for source in self.sources for i in source.tensors.values() if i.floating}
+        kernels.load(self._type, bf16=types == {"BF16"})  # once, not in every child
         return ProcessPoolExecutor(self._threads, context, initializer=_inherit, initargs=(self,))
 
     def summary(self, results: Results) -> Seen:
@@ -311,19 +303,20 @@ class Pass:
 
     def _floats(self, name: str, start: int, count: int, hashers: list, sum_hashers: list, span: _Span) -> None:
         info = self.sources[-1].tensors[name]
-        n, stored = len(self.sources), [one.stored(info) for one in self.sums]
+        n, many, stored = len(self.sources), len(self.sums), self.sums[0].stored(info)
         numbers, bits = self._read(name, start, count, hashers)
         step = 0 if span.gram is None else _step(info.count)
         first = -start % step if step else 0
         samples = self._buffer("samples", (self._samples, n, UNIT), self._type)
-        narrow = set(stored) == {"BF16"}
-        wide = self._buffer("sums", (len(stored), 0 if narrow else count), self._type)
-        short = self._buffer("short", (len(stored), count if narrow else 0), np.uint16)
+        narrow = stored == "BF16"
+        wide = self._buffer("sums", (many, 0 if narrow else count), self._type)
+        short = self._buffer("short", (many, count if narrow else 0), np.uint16)
         weights = self._copy if name in self._newest_only else self._weights
         if not kernels.blend(numbers, bits, weights, wide, short, samples, first, step):
             span.not_finite.update(i for i in range(n) if not _all_finite(numbers[i], bits[i]))
-        for i, dtype in enumerate(stored):
-            values = short[i] if narrow else encode(wide[i], dtype)
+        for i in range(many):
+            with np.errstate(over="ignore"):
+                values = short[i] if narrow else wide[i].astype(NUMPY[stored], copy=False)
             sum_hashers[i].update(values)
             self._write(i, name, start, values)
         if step and not span.not_finite:
