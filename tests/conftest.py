@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,27 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONGEST = ("test_reproduce.py", "test_distributed.py")  # minutes each; begun last, they would end long after all others
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    """tests/stand_in/vllm, where lm-eval expects vLLM."""
+    from lm_eval.api import registry
+
+    def forget() -> None:
+        registry._materialise_placeholder.cache_clear()
+        for name in [
+            name for name in sys.modules if name.partition(".")[0] == "vllm" or name.endswith("vllm_causallms")
+        ]:
+            del sys.modules[name]
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "stand_in"))
+    monkeypatch.setitem(registry.model_registry._objs, "vllm", "lm_eval.models.vllm_causallms:VLLM")
+    forget()
+    import vllm
+
+    yield vllm
+    forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

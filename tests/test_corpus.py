@@ -274,28 +274,6 @@ def test_impossible_configs_are_refused(data_dir: Path, changes: dict, message: 
         prepare(_config(data_dir, **changes), data_dir)
 
 
-def test_hub_streams_a_local_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    rows = [{"text": f"Page {n} tells of the {NOUNS[n % 12]} and what stands beside it.\n" * 3} for n in range(60)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    hub = {"path": str(folder), "revision": "local", "max_bytes": 5000}
-    config = OmegaConf.merge(
-        OmegaConf.structured(DataConfig),
-        {"name": "hub", "vocab_size": 300, "heldout_fraction": 0.1, "heldout_bytes": 1000, "hub": hub},
-    )
-    corpus = prepare(config, tmp_path)
-    manifest = json.loads((corpus / "manifest.json").read_text())
-    assert len(manifest["axes_without_items"]) == 9
-    assert 4000 < manifest["domains"]["web"]["train"]["bytes"] <= 5200
-    config.hub.text_field = "body"
-    with pytest.raises(ValueError, match=r"data\.hub\.text_field=body: .* has the fields text"):
-        prepare(config, tmp_path)
-    config.hub.path = str(tmp_path / "absent")
-    with pytest.raises(ConnectionError, match="cannot stream .*absent"):
-        prepare(config, tmp_path)
-
-
 @given(seed=st.integers(0, 5), step=st.integers(0, 500), length=st.sampled_from([4, 8]), batch=st.integers(1, 5))
 def test_batches_are_a_pure_function_of_seed_and_step(
     tmp_path_factory: pytest.TempPathFactory, seed: int, step: int, length: int, batch: int

@@ -226,6 +226,7 @@ def test_a_fork_goes_on_from_the_checkpoint_of_its_parent(tmp_path):
         ("init.weights=DIR", "init.weights=DIR"),
         ("train.part=continued", "train.part=continued"),
         ("data.hub=null", "data=paper"),
+        ("data.hub=[{path: one},{path: two}]", r"data.hub=\['one', 'two'\]"),
     ],
 )
 def test_what_torchtitan_cannot_be_told_is_refused_by_name(override, key):

@@ -347,6 +347,42 @@ def test_the_command_prints_and_writes_the_scores(command, model_dir, corpus, tm
     assert "pma_proxy" in TaskManager(include_path=tmp_path / tasks, include_defaults=False).all_groups
 
 
+def test_vllm_scores_a_folder_as_transformers_does(vllm, command, model_dir, corpus, tmp_path):
+    call = [f"model={model_dir}", f"corpus={corpus}", "threads=1", f"output={tmp_path}/scores.json"]
+    written = []
+    for backend in ("hf", "vllm", "vllm"):
+        assert command(*call, f"backend={backend}") == 0
+        written.append(json.loads((tmp_path / "scores.json").read_text()))
+    theirs, ours, again = written
+    assert ours == again and ours["version"] == theirs["version"] + "-vllm"
+    assert len(vllm.started) == 1  # the second time all came from the cache, which it shares with no other backend
+    assert len([path for path in (tmp_path / "scores").iterdir() if not path.name.endswith("-tasks")]) == 2
+    assert vllm.started[0]["dtype"] == "bfloat16" and vllm.started[0]["tensor_parallel_size"] == 1
+    for one, other in zip(ours["scores"], theirs["scores"], strict=True):
+        assert (one["task"], one["metric"], one["n"]) == (other["task"], other["metric"], other["n"])
+        if one["metric"] == "bits_per_byte":  # weights were rounded, long texts are cut elsewhere
+            assert one["value"] != other["value"] and one["value"] == pytest.approx(other["value"], rel=0.02)
+
+
+def test_vllm_takes_its_options_and_generates(vllm, toy_paper, command, model_dir, tmp_path):
+    options = ["backend=vllm", "tensor_parallel_size=2", "max_model_len=60"]
+    assert command(f"model={model_dir}", "suite=paper", *options, f"output={tmp_path}/scores.json") == 0
+    assert vllm.started[0]["tensor_parallel_size"] == 2 and vllm.started[0]["max_model_len"] == 60
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert [score["task"] for score in scores] == ["toy_group", "toy_write", "average"]
+    assert [score["n"] for score in scores] == [16, 8, 24]
+
+
+def test_without_vllm_the_message_says_how_to_get_it(command, model_dir, corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.delitem(sys.modules, "lm_eval.models.vllm_causallms", raising=False)
+    call = [f"model={model_dir}", f"corpus={corpus}", "backend=vllm"]
+    assert command(*call).startswith("error: vLLM is not installed in this environment. It pins a torch")
+    assert command(*call[:2], "backend=tgi") == "error: backend=tgi: choose hf or vllm"
+    assert command(*call[:2], "max_model_len=64").startswith("error: max_model_len=64: give a number above 0, together")
+    assert not (tmp_path / "scores").exists()
+
+
 def test_user_errors_end_in_one_line(command, model_dir, corpus, tmp_path):
     assert command(f"model={model_dir}") == (
         f"error: {model_dir}: its manifest names no corpus; give corpus=DIR, a folder with items/ and heldout/"

@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import submitit
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
-from pma.config import CONF_DIR, ROOT
+from pma import evaluate, reproduce
+from pma.config import CONF_DIR, ROOT, PartConfig, RecipeConfig, register
 from pma.records import COLUMNS, read_records, signal_to_noise, signal_to_noise_table
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CONF_DIR.parent / "src")}
@@ -24,6 +28,32 @@ def call(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *arguments], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+def unscored(folder: Path) -> Path:
+    """A data folder with the corpora and without scores."""
+    (folder / "data").mkdir()
+    (folder / "data" / "corpora").symlink_to(ROOT / "data" / "corpora")
+    return folder / "data"
+
+
+def some_merges(*overrides: str, points: list[float]) -> DictConfig:
+    """A job of pma.reproduce at scale smoke with two merges of the main run to score at every point."""
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        job = compose("reproduce", ["experiment=figure_4", "scale=smoke", "device=cpu", "threads=1", *overrides])
+    merges = [RecipeConfig("last"), RecipeConfig("sma", n=3)]
+    job.experiment.parts = [PartConfig(["moe_main"], points=points, recipes=merges)]
+    return job
+
+
+def scored(job: DictConfig) -> tuple[list[reproduce.Record], list[reproduce.Items]]:
+    """What pma.reproduce does after training: scoring, by jobs where the job names a launcher, and the records."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        configs = reproduce.required(job, [job.experiment])
+        if job.launcher is not None:
+            reproduce._submit_scoring(job, [job.experiment], configs)
+        return reproduce._score(job, job.experiment, configs, reproduce.Suites(job), reproduce.Clock(None))
 
 
 @pytest.fixture(scope="module")
@@ -102,21 +132,17 @@ def test_a_reproduction_in_pieces_of_time_makes_the_same_records(everything, tmp
 
 def test_jobs_of_a_scheduler_make_the_same_records(everything, tmp_path):
     arguments = ["experiment=figure_3", "scale=smoke", f"runs_dir={tmp_path}", "tracking=off", "launcher=local"]
+    arguments += [f"data_dir={unscored(tmp_path)}", "merges_per_job=12"]
     done = call("-m", "pma.reproduce", *arguments)  # the annealed run after the job of the main run
     assert done.returncode == 0, done.stderr
-    assert len([path for path in (tmp_path / "slurm").iterdir() if path.name.isdigit()]) == 2
-    one, other = (runs / "smoke" / "figure_3" / "records.csv" for runs in (everything, tmp_path))
-    assert one.read_bytes() == other.read_bytes()
+    # A job a run, then the 12 merges of one and the 5 of the other.
+    assert len([path for path in (tmp_path / "slurm").iterdir() if path.name.isdigit()]) == 4
+    for name in ("records.csv", "items.parquet"):
+        one, other = (runs / "smoke" / "figure_3" / name for runs in (everything, tmp_path))
+        assert one.read_bytes() == other.read_bytes(), name
 
 
 def test_on_slurm_a_run_waits_for_the_one_it_starts_from(monkeypatch, tmp_path):
-    import submitit
-    from hydra import compose, initialize_config_dir
-    from omegaconf import DictConfig
-
-    from pma import reproduce
-    from pma.config import register
-
     scripts: list[dict] = []
 
     class Executor:
@@ -148,6 +174,80 @@ def test_on_slurm_a_run_waits_for_the_one_it_starts_from(monkeypatch, tmp_path):
     assert len(asked) == 5 and all(one["dependency"] == "afterok:1" for one in asked[1:])
     assert all(one["partition"] == "big" for one in asked)
     assert scripts[0]["nodes"] == 4 and scripts[0]["tasks_per_node"] == 8
+
+
+def test_after_a_failed_scoring_job_only_what_is_missing_is_scored(everything, tmp_path, monkeypatch):
+    shares: list[list[reproduce.Recipe]] = []
+
+    class Executor:
+        """A job is done here and now."""
+
+        def __init__(self, folder: Path, cluster: str) -> None:
+            assert cluster == "local"
+
+        def update_parameters(self, **options: object) -> None:
+            assert options["gpus_per_node"] == 0 and options["tasks_per_node"] == 1
+
+        def submit(self, task, *arguments: object) -> object:
+            shares.append(arguments[-1])
+            result = task(*arguments)
+            return type("Job", (), {"results": lambda self: [result], "wait": lambda self: None})()
+
+    score, calls = evaluate.Scorer.score, []
+
+    def fails_once(self, *arguments: object) -> list[evaluate.Score]:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise ValueError("no room")
+        return score(self, *arguments)
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    monkeypatch.setattr(evaluate.Scorer, "score", fails_once)
+    options = [f"runs_dir={everything}", f"data_dir={unscored(tmp_path)}", "launcher=local", "merges_per_job=3"]
+    job = some_merges(*options, points=[100, 200])
+    with pytest.raises(
+        ValueError, match=r"scoring failed: 1: run=moe_main seed=0 suite=proxy, .*: no room\. Call again"
+    ):
+        scored(job)
+    assert [len(share) for share in shares] == [3, 1] and len(calls) == 3
+    by_jobs = scored(job)
+    assert [len(share) for share in shares] == [3, 1, 2] and len(calls) == 5  # none of them by the calling process
+    (tmp_path / "alone").mkdir()
+    alone = [f"runs_dir={everything}", f"data_dir={unscored(tmp_path / 'alone')}"]
+    assert scored(some_merges(*alone, points=[100, 200])) == by_jobs and len(by_jobs[0]) > 40
+
+
+def test_vllm_scores_merges_written_for_it(everything, tmp_path, vllm):
+    options = [f"runs_dir={everything}", f"data_dir={unscored(tmp_path)}"]
+    in_memory, _ = scored(some_merges(*options, points=[200]))
+    by_vllm, _ = scored(some_merges(*options, "scale.scoring=vllm", points=[200]))
+    snapshot, merge = (Path(one["model"]) for one in vllm.started)
+    assert snapshot.is_dir() and merge.parent == tmp_path / "data" / "merged"
+    assert not [path for path in (tmp_path / "data" / "merged").iterdir() if path.is_dir()]
+    differ = 0
+    for one, other in zip(by_vllm, in_memory, strict=True):
+        assert (one.tokens, one.method, one.task, one.metric) == (other.tokens, other.method, other.task, other.metric)
+        if one.metric == "bits_per_byte":
+            assert one.value == pytest.approx(other.value, rel=0.02)
+            differ += one.value != other.value
+    assert differ > 10  # bf16 was scored, and not the cache of the others
+    again, _ = scored(some_merges(*options, "scale.scoring=vllm", points=[200]))
+    assert again == by_vllm and len(vllm.started) == 2
+
+
+def test_what_scoring_needs_is_asked_for_before_training(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    for override, message in (
+        ("scale.scoring=vllm", "vLLM is not installed"),
+        ("scale.suite=paper", "HF_ALLOW_CODE_EVAL=1"),
+        ("scoring_python=/nowhere/python", "scoring_python=/nowhere/python: give"),
+        ("merges_per_job=0", "merges_per_job=0: give at least 1"),
+    ):
+        job = some_merges(f"runs_dir={tmp_path}", override, points=[200])
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(ValueError, match=message):
+            reproduce.reproduce(job)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_merge_command_makes_a_model_that_scores_as_the_record_says(everything, tmp_path):

@@ -36,6 +36,10 @@ class ScaleConfig:
     merge_interval: int = MISSING  # V of the scale in tokens; rule: main_tokens / 200, the paper's 8B of 1607B
     snapshot_interval: int = MISSING  # tokens
     snapshots: str = "all"  # all | needed: pma.reproduce keeps only those that an experiment of conf/experiment reads
+    # How pma.reproduce scores merges. memory: on one device, weights swapped in place | vllm: each is written in bf16,
+    # scored by vLLM on all GPUs of a machine, and removed.
+    scoring: str = "memory"
+    suite: str | None = None  # of all merges; null: those that the experiments name
     checkpoint_interval: int = MISSING  # tokens
     decay_tokens: int = MISSING  # length of the annealing of schedule=wsd
     peak_lr: float = MISSING  # chosen on the loss of the last snapshot, never on the merge gain
@@ -88,15 +92,18 @@ class InstructConfig:
 
 @dataclass
 class HubConfig:
-    """A Hugging Face hub corpus, streamed."""
+    """A data set of the Hugging Face hub, streamed and tokenised in shards."""
 
-    path: str = MISSING
+    path: str = MISSING  # or a local folder of parquet or JSON Lines files
     name: str | None = None
     revision: str = MISSING  # a commit hash, so that the text cannot change
     split: str = "train"
     text_field: str = "text"
     domain: str = "web"
-    max_bytes: int = MISSING
+    weight: float = MISSING  # its share of the rows trained on; the shares of a corpus need not sum to 1
+    max_bytes: int | None = None  # UTF-8 bytes taken, after cleaning, the same of each shard; null takes everything
+    sample_bytes: int = 50_000_000  # UTF-8 bytes that the BPE is trained on and held-out documents come from
+    shards: int = 256  # at most: files, or row groups of parquet files, are dealt out to so many
 
 
 @dataclass
@@ -106,7 +113,7 @@ class DataConfig:
     name: str = MISSING
     seed: int = 0
     vocab_size: int = MISSING  # entries of the byte-level BPE, special tokens included
-    tokenizer_bytes: int = 8_000_000  # UTF-8 bytes of the train split the BPE is trained on
+    tokenizer_bytes: int = 8_000_000  # UTF-8 bytes of packages and generated text the BPE is trained on
     heldout_fraction: float = 0.03  # of the documents of each domain
     continued: dict[str, int] = field(default_factory=dict)  # UTF-8 bytes by domain moved from train to continued.bin
     instruct: InstructConfig = field(default_factory=InstructConfig)
@@ -115,7 +122,8 @@ class DataConfig:
     sources: list[SourceConfig] = field(default_factory=list)
     generated: list[GeneratedConfig] = field(default_factory=list)
     benchmarks: list[SourceConfig] = field(default_factory=list)  # only read for the overlap report
-    hub: HubConfig | None = None
+    hub: list[HubConfig] | None = None
+    weight: float | None = None  # of packages and generated text together, beside those of the hub's data sets
 
 
 @dataclass
@@ -293,6 +301,17 @@ class ExperimentConfig:
 
 
 @dataclass
+class CorpusJob:
+    """Everything `python -m pma.corpus` reads."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    data_dir: str = "data"
+    part: int | None = None  # every parts-th shard of the hub's data sets, from this one on; null: the whole corpus
+    parts: int = 1
+    processes: int = 0  # 0: the cores this job may use. Does not change the bits
+
+
+@dataclass
 class ReproduceJob:
     """Everything `python -m pma.reproduce` reads."""
 
@@ -301,9 +320,13 @@ class ReproduceJob:
     seeds: list[int] | None = None  # instead of those each part of the experiment names
     jobs: int = 2  # training runs at once
     minutes: float | None = None  # stop after so many; the same command goes on
-    launcher: str | None = None  # of training runs: null: processes here | slurm: a job a run | local: the same, here
-    nodes: int = 1  # of a job
+    # null: train in processes here, score in this one | slurm: jobs, one a run and one for some merges | local: such
+    # jobs on this machine, `jobs` at once
+    launcher: str | None = None
+    nodes: int = 1  # of a training job
     gpus_per_node: int = 0  # of a job; as many processes a node train the run together
+    merges_per_job: int = 4  # of one run, that a scoring job takes one after the other
+    scoring_python: str | None = None  # interpreter of scoring jobs, where vLLM has an environment of its own
     slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: +slurm.partition=NAME
     slurm_setup: list[str] = field(default_factory=list)  # shell lines before a job's work
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -400,7 +423,10 @@ class EvaluateJob:
     suite: str = "proxy"  # proxy | instruct | paper
     corpus: str | None = None  # corpus folder with the items; null: the one the model was trained on
     limit: int | None = None  # items a task, for a quick look
-    device: str = "auto"
+    backend: str = "hf"  # hf: transformers, one device | vllm: on all GPUs of the machine, in bf16
+    tensor_parallel_size: int | None = None  # of vllm: GPUs that share the model; null: all
+    max_model_len: int | None = None  # of vllm, tokens; null: the model's own
+    device: str = "auto"  # of hf
     threads: int = 0
     cache_dir: str = "data/scores"
     output: str | None = None  # JSON file to write the scores to
@@ -466,6 +492,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("times", _times, replace=True)
     store = ConfigStore.instance()
     store.store(name="training_job", node=TrainingJob)
+    store.store(name="corpus_job", node=CorpusJob)
     store.store(name="reproduce_job", node=ReproduceJob)
     store.store(name="merge_job", node=MergeJob)
     store.store(name="watch_job", node=WatchJob)
@@ -546,6 +573,9 @@ def validate(cfg: DictConfig) -> None:
     )
     _require(cfg.minutes is None or cfg.minutes > 0, "minutes", cfg.minutes, "give more than 0, or null for no limit")
     _require(cfg.scale.snapshots in ("all", "needed"), "scale.snapshots", cfg.scale.snapshots, "choose all or needed")
+    _require(cfg.scale.scoring in ("memory", "vllm"), "scale.scoring", cfg.scale.scoring, "choose memory or vllm")
+    suites = (None, "proxy", "instruct", "paper")
+    _require(cfg.scale.suite in suites, "scale.suite", cfg.scale.suite, "choose null, proxy, instruct or paper")
     _require(
         sched.warmup_tokens + sched.decay_tokens <= t.total_tokens,
         "schedule.decay_tokens",
@@ -637,6 +667,21 @@ def validate(cfg: DictConfig) -> None:
     )
     _require(cfg.device in ("auto", "cpu", "cuda"), "device", cfg.device, "choose auto, cpu or cuda")
     _require(cfg.threads >= 0, "threads", cfg.threads, "give 0 (all cores of this job) or more")
+
+
+def require_part(cfg: DictConfig) -> None:
+    """Refuse a training job whose corpus will lack the part that it trains on.
+
+    Raises:
+        ValueError: naming the part, and what gives the corpus one.
+    """
+    instruct = any(cfg.data.instruct.bytes.values())
+    if {"continued": not cfg.data.continued, "instruct": not instruct}.get(cfg.train.part, False):
+        key = {"continued": "continued", "instruct": "instruct.bytes"}[cfg.train.part]
+        raise ValueError(
+            f"train.part={cfg.train.part} (run={cfg.run_name}): data={cfg.data.name} has no such part; give it one, "
+            f"+data.{key}.DOMAIN=BYTES of a domain of its own, or leave out what needs this run"
+        )
 
 
 # What can change the trained weights or the set of snapshots. Everything else (threads, paths, tracking) cannot.

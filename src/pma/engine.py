@@ -57,7 +57,11 @@ def _refuse(cfg: DictConfig) -> None:
             None if t.snapshot_dtype == "float32" else t.snapshot_dtype,
             "it saves fp32; give float32, and dtype=bfloat16 to pma.merge",
         ),
-        "data": (None if cfg.data.hub is not None else cfg.data.name, "it streams text of the hub; give data=paper"),
+        "data": (None if cfg.data.hub else cfg.data.name, "it streams text of the hub; give data=paper"),
+        "data.hub": (
+            None if len(cfg.data.hub or ()) < 2 else [hub.path for hub in cfg.data.hub],
+            f"it streams one data set; {own}",
+        ),
     }
     for key, (value, mend) in unknown.items():
         if value is not None:
@@ -110,7 +114,7 @@ def tables(cfg: DictConfig, tokenizer: str) -> dict[str, dict[str, Any]]:
         "CHECKPOINT": checkpoint,
         "METRICS": {"log_freq": t.log_interval},
         "DEBUG": {"seed": cfg.seed},
-        "DATA": {key: cfg.data.hub[key] for key in ("path", "name", "revision", "split", "text_field")},
+        "DATA": {key: cfg.data.hub[0][key] for key in ("path", "name", "revision", "split", "text_field")},
         "FOLDERS": {"hf_assets_path": tokenizer, "dump_folder": str(run_folder(cfg) / "torchtitan")},
     }
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MANIFEST = "manifest.json"
 
@@ -43,16 +44,24 @@ def _fsync(path: Path) -> None:
 
 
 def _staging(final: Path) -> Path:
-    return final.with_name(f".{final.name}.partial-{os.getpid()}")
+    # Processes of several machines may write to one disk, where their numbers can be the same.
+    return final.with_name(f".{final.name}.partial-{socket.gethostname()}-{os.getpid()}")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` under its final name at once: write aside, fsync, rename."""
+    with publish_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def publish_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file aside to write to; on success it is flushed to the disk and renamed to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _staging(path)
     try:
         with open(aside, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -99,6 +108,15 @@ def publish_folder(final: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def publish_made(folder: Path, final: Path) -> None:
+    """Rename a folder, whose files are flushed already, to `final`; it is on the disk when this returns."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            _fsync(path)
+    os.replace(folder, final)
+    _fsync(final.parent)
 
 
 def hash_files(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:

@@ -10,11 +10,15 @@ it stopped. A run is trained only as far as the experiments asked for need it, a
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import multiprocessing
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +28,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pma import cli
-from pma.config import CONF_DIR, SCORING_VERSION, cpu_threads, hash_json, register, validate
+from pma.config import CONF_DIR, SCORING_VERSION, cpu_threads, hash_json, register, require_part, validate
 from pma.files import MANIFEST, read_manifest, write_json
 from pma.records import (
     SIGNAL_TO_NOISE_MINIMUM,
@@ -38,6 +42,10 @@ from pma.records import (
 from pma.run import identity, is_fork, parent_folder, run_folder, trained_tokens
 
 if TYPE_CHECKING:
+    import submitit
+
+    from pma.evaluate import Score
+    from pma.evaluate.scorer import Items as ItemValues
     from pma.merge.engine import InMemory
 
 RunSeed = tuple[str, int]
@@ -105,6 +113,26 @@ def expand(job: DictConfig) -> list[DictConfig]:
     if not job.experiment.includes:
         return [job.experiment]
     return [compose("reproduce", [f"experiment={name}"]).experiment for name in job.experiment.includes]
+
+
+def trainable(job: DictConfig, experiments: list[DictConfig]) -> list[DictConfig]:
+    """Those of the experiments whose runs find in the corpus what they train on; says which are left out.
+
+    Raises:
+        ValueError: for the one experiment asked for.
+    """
+    found = []
+    for experiment in experiments:
+        try:
+            for cfg in required(job, [experiment]).values():
+                require_part(cfg)
+        except ValueError as error:
+            if not job.experiment.includes:
+                raise
+            print(f"{experiment.name} is left out: {error}")
+        else:
+            found.append(experiment)
+    return found
 
 
 def training_overrides(job: DictConfig, run: str, seed: int) -> list[str]:
@@ -305,15 +333,9 @@ def _submit_missing(
     Raises:
         ValueError: when one fails; a second call keeps what is done.
     """
-    import submitit
-
-    asked = OmegaConf.load(CONF_DIR / "hydra" / "launcher" / "slurm.yaml")
-    executor = submitit.AutoExecutor(Path(job.runs_dir) / "slurm" / "%j", cluster=job.launcher)
     shape = {"nodes": job.nodes, "gpus_per_node": job.gpus_per_node, "tasks_per_node": max(1, job.gpus_per_node)}
-    executor.update_parameters(timeout_min=asked.timeout_min, slurm_setup=list(job.slurm_setup), **shape)
-    slurm = {**job.slurm, "cpus-per-task": asked.cpus_per_task}
+    executor, slurm = _executor(job, shape)
     submitted: dict[RunSeed, submitit.Job] = {}
-    failed: list[str] = []
     for key, cfg in configs.items():  # parents first
         if not seconds[key]:
             continue
@@ -323,14 +345,49 @@ def _submit_missing(
         more = {} if after is None else {"dependency": f"afterok:{after.job_id}", "kill-on-invalid-dep": "yes"}
         executor.update_parameters(slurm_additional_parameters={**slurm, **more})
         submitted[key] = executor.submit(_train_task, _run_overrides(job, key, configs[key], labels[key]))
-    for (run, seed), one in submitted.items():
+    _wait_for("training", {f"run={run} seed={seed}": one for (run, seed), one in submitted.items()})
+
+
+def _executor(
+    job: DictConfig, shape: dict[str, int], python: str | None = None
+) -> tuple[submitit.AutoExecutor, dict[str, Any]]:
+    """What submits jobs of a shape, and the options of sbatch that all have; `python` is another interpreter."""
+    import submitit
+
+    asked = OmegaConf.load(CONF_DIR / "hydra" / "launcher" / "slurm.yaml")
+    other = {} if python is None else {f"{job.launcher}_python": python}
+    executor = submitit.AutoExecutor(Path(job.runs_dir) / "slurm" / "%j", cluster=job.launcher, **other)
+    slurm = {**job.slurm, "cpus-per-task": asked.cpus_per_task}
+    executor.update_parameters(
+        timeout_min=asked.timeout_min, slurm_setup=list(job.slurm_setup), slurm_additional_parameters=slurm, **shape
+    )
+    return executor, slurm
+
+
+def _wait_for(work: str, submitted: dict[str, submitit.Job]) -> None:
+    """Wait for jobs, by what each is for, that return what went wrong.
+
+    Raises:
+        ValueError: when one fails, after all have ended.
+    """
+    from submitit.core.utils import UncompletedJobError
+
+    failed: list[str] = []
+    for name, one in submitted.items():
         try:
             errors = one.results()
-        except submitit.core.utils.UncompletedJobError as error:
-            errors = [str(error).splitlines()[0]]
-        failed += [f"run={run} seed={seed}: {error}" for error in errors if error is not None][:1]
+        except UncompletedJobError as error:
+            errors = [_reason(error)]
+        failed += [f"{name}: {error}" for error in errors if error is not None][:1]
     if failed:
-        raise ValueError(f"training failed: {'; '.join(failed)}. Call again after mending: what is done is kept")
+        raise ValueError(f"{work} failed: {'; '.join(failed)}. Call again after mending: what is done is kept")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of submitit's account of a dead job, and the last of the output that it quotes between rules."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    rules = [i for i, line in enumerate(lines) if set(line) == {"-"}]
+    return f"{lines[0]} {lines[rules[-1] - 1]}" if len(rules) > 1 else lines[0]
 
 
 def _train_task(overrides: list[str]) -> str | None:
@@ -397,6 +454,52 @@ class Suites:
         return corpus, self._suites[name, corpus]
 
 
+def window_weights(cfg: DictConfig, recipe: Recipe) -> tuple[list[Path], list[float]]:
+    """Snapshot folders of a merge, oldest first, and their weights."""
+    from pma.merge.select import run_window
+    from pma.merge.weights import method_weights
+
+    folders = run_window(run_folder(cfg), recipe.n, recipe.interval, recipe.end)
+    return folders, [1.0] if recipe.method == "last" else method_weights(recipe.method, recipe.n, recipe.alpha)
+
+
+class ScoredMerges:
+    """Which merges of a run a suite has scored, and their scores; nothing is merged or loaded to know.
+
+    For every merge a small file `DATA_DIR/scores/merges/HASH.json` names the file with its scores. The hash is of all
+    that decides them: the run, the content of its snapshots and their weights, the suite and its corpus, how merges
+    are scored, and the versions of lm-eval and of our scoring. Several processes may add to it at once.
+    """
+
+    def __init__(self, job: DictConfig, cfg: DictConfig, suite: str) -> None:
+        from importlib.metadata import version
+
+        from pma.corpus import prepare
+
+        self._cfg, self._scores = cfg, Path(job.data_dir) / "scores"
+        corpus = prepare(cfg.data, Path(cfg.data_dir)).name
+        self._about = [identity(cfg), suite, corpus, job.scale.scoring, SCORING_VERSION, version("lm-eval")]
+
+    def key(self, recipe: Recipe) -> str:
+        """The hash that stands for a merge."""
+        folders, weights = window_weights(self._cfg, recipe)
+        return hash_json([self._about, [read_manifest(folder)["content"] for folder in folders], weights])
+
+    def read(self, recipe: Recipe) -> tuple[list[Score], ItemValues] | None:
+        """Scores of a merge and the values of single items; None while it is not scored."""
+        from pma.evaluate import read_scores
+
+        path = self._file(recipe)
+        return read_scores(self._scores / json.loads(path.read_text())["scores"]) if path.is_file() else None
+
+    def add(self, recipe: Recipe, scores: Path) -> None:
+        """Note the file with the scores of a merge."""
+        write_json(self._file(recipe), {"scores": scores.relative_to(self._scores).as_posix()})
+
+    def _file(self, recipe: Recipe) -> Path:
+        return self._scores / "merges" / f"{self.key(recipe)}.json"
+
+
 class MergeScorer:
     """Scores merges of one run with one suite, weights swapped in place."""
 
@@ -405,87 +508,198 @@ class MergeScorer:
 
         from pma.evaluate import Scorer
         from pma.model import load_pretrained
-        from pma.snapshot import snapshots
         from pma.train import device_of
 
         self.corpus, suite = suites.of(name, cfg)
-        self._folder = run_folder(cfg)
-        any_snapshot = next(iter(snapshots(self._folder).values()))
+        self._cfg = cfg
+        any_snapshot = _any_snapshot(cfg)
         self.model = load_pretrained(any_snapshot).to(device_of(cfg))
         tokenizer = AutoTokenizer.from_pretrained(any_snapshot)
         scores = Path(job.data_dir) / "scores"
         self.scorer = Scorer(suite, self.model, tokenizer, scores, self.model.device, job.threads)
 
-    def merge(self, recipe: Recipe) -> InMemory:
-        """One merge, or the last snapshot."""
-        from pma.merge.engine import averages
-        from pma.merge.select import run_window
-        from pma.merge.weights import method_weights
+    def score(self, todo: list[Recipe]) -> Iterator[Path]:
+        """Score merges in turn, the next one made meanwhile; the file with the scores of each."""
+        from pma.model import load_weights
+        from pma.parallel import ahead
 
-        folders = run_window(self._folder, recipe.n, recipe.interval, recipe.end)
-        weights = [1.0] if recipe.method == "last" else method_weights(recipe.method, recipe.n, recipe.alpha)
+        for merged in ahead(self._merge, todo):
+            name = merged.content.rpartition(":")[2]
+            self.scorer.score(name, lambda tensors=merged.tensors: load_weights(self.model, tensors))
+            yield self.scorer.path(name)
+
+    def _merge(self, recipe: Recipe) -> InMemory:
+        from pma.merge.engine import averages
+
+        folders, weights = window_weights(self._cfg, recipe)
         return averages(folders, [weights])[0]
 
-    def score(self, merged: InMemory) -> tuple[list[Any], dict[tuple[str, str], list[float]]]:
-        """Scores of a merge, and the values of single items."""
-        from pma.model import load_weights
 
-        name = merged.content.rpartition(":")[2]
-        scores = self.scorer.score(name, lambda: load_weights(self.model, merged.tensors))
-        return scores, self.scorer.items(name)
+class WrittenMergeScorer:
+    """Scores merges of one run by vLLM: each is written in bf16 below DATA_DIR/merged, scored, and removed."""
+
+    def __init__(self, job: DictConfig, cfg: DictConfig, name: str, suites: Suites) -> None:
+        from pma.evaluate import VllmScorer
+
+        suite = suites.of(name, cfg)[1]
+        self._job, self._cfg, self._scored = job, cfg, ScoredMerges(job, cfg, name)
+        self._scorer = VllmScorer(suite, _any_snapshot(cfg), Path(job.data_dir) / "scores")
+
+    def score(self, todo: list[Recipe]) -> Iterator[Path]:
+        """Score merges in turn; the file with the scores of each."""
+        for recipe in todo:
+            with self._written(recipe) as folder:
+                name = read_manifest(folder)["content"].rpartition(":")[2]
+                self._scorer.score_folder(name, folder)
+            yield self._scorer.path(name)
+
+    @contextmanager
+    def _written(self, recipe: Recipe) -> Iterator[Path]:
+        from filelock import FileLock
+
+        from pma.merge.engine import Merge, Options, merge_all
+
+        folders, weights = window_weights(self._cfg, recipe)
+        if recipe.method == "last":
+            yield folders[0]
+            return
+        folder = Path(self._job.data_dir) / "merged" / self._scored.key(recipe)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not folder.exists():  # whole, if it does: a killed job left it
+                merge = Merge(tuple(weights), folder, dataclasses.asdict(recipe))
+                merge_all(folders, [merge], Options(dtype="bfloat16", threads=self._job.threads, diagnose=False))
+            try:
+                yield folder
+            finally:
+                aside = folder.with_name(f".{folder.name}.partial-old")  # no part of a folder under its name
+                folder.rename(aside)
+                shutil.rmtree(aside)
 
 
-def _part_records(
-    job: DictConfig, experiment: DictConfig, part: DictConfig, run: str, seed: int, cfg: DictConfig, suites: Suites
-) -> Iterator[tuple[list[Record], list[Items]]]:
+def _any_snapshot(cfg: DictConfig) -> Path:
+    from pma.snapshot import snapshots
+
+    return next(iter(snapshots(run_folder(cfg)).values()))
+
+
+def _score_merges(
+    job: DictConfig, cfg: DictConfig, suite: str, todo: list[Recipe], suites: Suites, clock: Clock, title: str
+) -> None:
+    """Score the merges of a run that are not scored yet.
+
+    Raises:
+        OutOfTime: between two of them.
+    """
     from tqdm import tqdm
 
-    from pma.parallel import ahead
-
-    config_hash = identity(cfg)
-    scorer = MergeScorer(job, cfg, part.suite, suites)
-    todo = recipes(part, cfg.scale.merge_interval)
-    plain = not sys.stderr.isatty()
+    scored = ScoredMerges(job, cfg, suite)
+    todo = [recipe for recipe in todo if scored.read(recipe) is None]
+    if not todo:
+        return
+    clock.check()
+    scorer = (WrittenMergeScorer if job.scale.scoring == "vllm" else MergeScorer)(job, cfg, suite, suites)
     best = float("inf")
-    bar = tqdm(todo, desc=f"{experiment.name} {cfg.run_id}", unit="merge", disable=plain)
-    for recipe, merged in zip(bar, ahead(scorer.merge, todo), strict=True):
-        merge = {
-            "run": run,
-            "seed": seed,
-            "tokens": recipe.end,
-            "method": recipe.name,
-            "n": recipe.n,
-            "interval": recipe.interval,
-            "suite": part.suite,
-        }
-        scores, values = scorer.score(merged)
+    bar = tqdm(todo, desc=f"{title} {cfg.run_id}", unit="merge", disable=not sys.stderr.isatty())
+    for recipe, path in zip(bar, scorer.score(todo), strict=True):
+        scored.add(recipe, path)
+        scores = scored.read(recipe)[0]
         now = next((s.value for s in scores if (s.task, s.metric) == ("average", "bits_per_byte")), float("nan"))
         best = min(best, now)
         bar.set_postfix(bits_per_byte=f"{now:.3f}", best=f"{best:.3f}", refresh=False)
-        about = {"scale": job.scale.name, "experiment": experiment.name, "config_hash": config_hash}
-        yield (
-            [Record(**about, **merge, task=s.task, metric=s.metric, value=s.value, stderr=s.stderr) for s in scores],
-            [Items(**merge, task=task, metric=metric, values=v) for (task, metric), v in values.items()],
-        )
+        clock.check()
+
+
+def merges_of(job: DictConfig, experiments: list[DictConfig]) -> Iterator[tuple[str, int, str, list[Recipe]]]:
+    """The merges that experiments score, as (run, seed, suite, merges), each merge once."""
+    seen: set[tuple[str, int, str, Recipe]] = set()
+    for part in (part for experiment in experiments for part in experiment.parts):
+        suite = job.scale.suite or part.suite
+        for run in part.runs if part.points else []:
+            for seed in job.seeds or range(part.seeds):
+                merges = recipes(part, job.scale.merge_interval)
+                yield run, seed, suite, [recipe for recipe in merges if (run, seed, suite, recipe) not in seen]
+                seen.update((run, seed, suite, recipe) for recipe in merges)
 
 
 def _score(
     job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], suites: Suites, clock: Clock
 ) -> tuple[list[Record], list[Items]]:
+    """The records of an experiment; what no job has scored is scored here."""
     records: list[Record] = []
     items: list[Items] = []
     began = time.perf_counter()
-    for part in experiment.parts:
-        for run in part.runs if part.points else []:
-            for seed in job.seeds or range(part.seeds):
-                cfg = configs[run, seed]
-                for rows, values in _part_records(job, experiment, part, run, seed, cfg, suites):
-                    clock.check()
-                    records += rows
-                    items += values
-                if not sys.stderr.isatty():
-                    print(f"{experiment.name}: {cfg.run_id} scored, {time.perf_counter() - began:.0f} s", flush=True)
+    for run, seed, suite, todo in merges_of(job, [experiment]):
+        cfg = configs[run, seed]
+        if job.launcher is None:
+            _score_merges(job, cfg, suite, todo, suites, clock, experiment.name)
+        about = {"scale": job.scale.name, "experiment": experiment.name, "config_hash": identity(cfg)}
+        scored = ScoredMerges(job, cfg, suite)
+        for recipe in todo:
+            merge = {"run": run, "seed": seed, "tokens": recipe.end, "method": recipe.name, "n": recipe.n}
+            merge |= {"interval": recipe.interval, "suite": suite}
+            found = scored.read(recipe)
+            assert found is not None
+            for s in found[0]:
+                records.append(Record(**about, **merge, task=s.task, metric=s.metric, value=s.value, stderr=s.stderr))
+            for (task, metric), values in found[1].items():
+                items.append(Items(**merge, task=task, metric=metric, values=values))
+        if not sys.stderr.isatty():
+            print(f"{experiment.name}: {cfg.run_id} scored, {time.perf_counter() - began:.0f} s", flush=True)
     return records, items
+
+
+def _submit_scoring(job: DictConfig, experiments: list[DictConfig], configs: dict[RunSeed, DictConfig]) -> None:
+    """Score the merges of experiments as jobs of a scheduler, each of some merges of one run.
+
+    Raises:
+        ValueError: when one fails; a second call keeps what is done.
+    """
+    shape = _one_gpu(job)
+    if job.scale.scoring == "vllm":
+        shape["gpus_per_node"] = job.gpus_per_node
+    executor = _executor(job, shape, job.scoring_python)[0]
+    submitted: dict[str, submitit.Job] = {}
+    for run, seed, suite, merges in merges_of(job, experiments):
+        cfg = configs[run, seed]
+        scored = ScoredMerges(job, cfg, suite)
+        todo = [recipe for recipe in merges if scored.read(recipe) is None]
+        for first in range(0, len(todo), job.merges_per_job):
+            if job.launcher == "local" and len(submitted) >= job.jobs:
+                list(submitted.values())[-job.jobs].wait()
+            share = todo[first : first + job.merges_per_job]
+            name = f"run={run} seed={seed} suite={suite}, merges from {share[0].end} to {share[-1].end} tokens"
+            submitted[f"{len(submitted) + 1}: {name}"] = executor.submit(_score_task, job, cfg, suite, share)
+    _wait_for("scoring", submitted)
+
+
+def _one_gpu(job: DictConfig) -> dict[str, int]:
+    """Shape of a job of one process."""
+    return {"nodes": 1, "gpus_per_node": min(1, job.gpus_per_node), "tasks_per_node": 1}
+
+
+def _score_task(job: DictConfig, cfg: DictConfig, suite: str, todo: list[Recipe]) -> str | None:
+    """A scoring job; what went wrong, if a user can mend it."""
+    register()
+    try:
+        _score_merges(job, cfg, suite, todo, Suites(job), Clock(None), "scoring")
+    except cli.ERRORS as error:
+        return cli.message(error)
+    return None
+
+
+def _measure_task(
+    job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], folder: Path
+) -> str | None:
+    """A job that measures; what went wrong, if a user can mend it."""
+    from pma.measure import measure
+
+    register()
+    try:
+        measure(job, experiment, configs, Suites(job), folder)
+    except cli.ERRORS as error:
+        return cli.message(error)
+    return None
 
 
 # ---- the experiment --------------------------------------------------------------------------------------------------
@@ -494,6 +708,9 @@ def _score(
 def experiment_folder(job: DictConfig, experiment: DictConfig) -> Path:
     """Folder of an experiment's records."""
     return Path(job.runs_dir) / job.scale.name / experiment.name
+
+
+_SCORING = {"scoring": "memory", "suite": None}  # what goes without saying in a stamp
 
 
 def _stamp(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig]) -> str | None:
@@ -506,6 +723,7 @@ def _stamp(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictC
             "experiment": OmegaConf.to_container(experiment, resolve=True),
             "runs": [identity(cfg) for cfg in runs],
             "version": SCORING_VERSION,
+            **{key: job.scale[key] for key in ("scoring", "suite") if job.scale[key] != _SCORING[key]},
         }
     )
 
@@ -567,11 +785,13 @@ def reproduce(job: DictConfig) -> list[Path]:
         raise ValueError(f"seeds={job.seeds} jobs={job.jobs}: give at least one seed and one job")
     if job.launcher not in (None, "slurm", "local"):
         raise ValueError(f"launcher={job.launcher}: choose slurm, local, or null for processes of this machine")
+    if job.merges_per_job < 1:
+        raise ValueError(f"merges_per_job={job.merges_per_job}: give at least 1")
     if job.launcher is not None and job.minutes is not None:
         raise ValueError("minutes: goes without launcher; jobs have the scheduler's time (timeout_min)")
     if job.scale.name == "paper" and not job.dry_run and job.launcher != "slurm":
         raise ValueError("scale=paper needs a cluster: add launcher=slurm, or dry_run=true, or take scale=cpu")
-    experiments = expand(job)
+    experiments = trainable(job, expand(job))
     configs = required(job, experiments)
     if job.scale.snapshots == "needed":
         keep_needed(job, configs)
@@ -584,6 +804,8 @@ def reproduce(job: DictConfig) -> list[Path]:
     seconds = _plan(job, todo, configs)
     if job.dry_run:
         return folders
+    if any(part.points for experiment in todo for part in experiment.parts):
+        _check_scoring(job)
     began = time.perf_counter()
     try:
         if any(seconds.values()):
@@ -597,6 +819,8 @@ def reproduce(job: DictConfig) -> list[Path]:
         print(f"training: {time.perf_counter() - began:.0f} s, {left:,} tokens left", flush=True)
         if left:
             raise OutOfTime
+        if job.launcher is not None:
+            _submit_scoring(job, todo, configs)
         suites = Suites(job)
         for experiment in todo:
             _write(job, experiment, configs, suites, clock)
@@ -605,6 +829,26 @@ def reproduce(job: DictConfig) -> list[Path]:
         return folders
     print(f"{job.experiment.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
     return folders
+
+
+def _check_scoring(job: DictConfig) -> None:
+    """Refuse what scoring would find missing only after days of training.
+
+    Raises:
+        ValueError: for an interpreter that is not there, no vLLM, or what the paper suite needs.
+    """
+    if job.scoring_python is not None:  # sees to its own packages
+        if job.launcher is None or shutil.which(job.scoring_python) is None:
+            raise ValueError(f"scoring_python={job.scoring_python}: give a Python interpreter, together with launcher")
+        return
+    if job.scale.scoring == "vllm":
+        from pma.evaluate import vllm_class
+
+        vllm_class()
+    if job.scale.suite == "paper":
+        from pma.evaluate.suites import check_paper_needs
+
+        check_paper_needs()
 
 
 def _write(
@@ -617,10 +861,14 @@ def _write(
         write_records(folder / "records.csv", records)
         write_items(folder / "items.parquet", items)
     if experiment.measurements:
-        from pma.measure import measure
-
         clock.check()
-        measure(job, experiment, configs, suites, folder)
+        if job.launcher is None:
+            from pma.measure import measure
+
+            measure(job, experiment, configs, suites, folder)
+        else:
+            executor = _executor(job, _one_gpu(job))[0]
+            _wait_for("measuring", {experiment.name: executor.submit(_measure_task, job, experiment, configs, folder)})
     stamp = _stamp(job, experiment, configs)
     assert stamp is not None
     seconds = time.perf_counter() - began

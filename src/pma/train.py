@@ -36,8 +36,8 @@ from transformers import AutoTokenizer
 
 from pma import __version__, cli
 from pma.checkpoint import checkpoint_dir, checkpoints, copy_state, load_checkpoint, load_optimizer, save_checkpoint
-from pma.config import ROOT, TrainConfig, cpu_threads, validate
-from pma.corpus import TokenDataset, batches, prepare
+from pma.config import ROOT, TrainConfig, cpu_threads, require_part, validate
+from pma.corpus import TokenDataset, batches, mixing_weights, prepare
 from pma.distributed import ShardedMicroBatches, World, joined, processes, speaks
 from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.merge.engine import average
@@ -191,6 +191,7 @@ def train(cfg: DictConfig) -> Path:
         ValueError: for impossible values, a folder that holds another run or is in use, or a loss that is not finite.
     """
     validate(cfg)
+    require_part(cfg)
     folder = run_folder(cfg)
     if (parent := parent_folder(cfg)) is not None and not (parent / MANIFEST).exists():
         raise ValueError(f"init.parent: {parent} is not there; train run={cfg.init.parent.run} first")
@@ -315,7 +316,7 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device, world: World | N
     corpus = build_corpus() if world is None else world.after_first(build_corpus)
     tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
     sequences = batch_tokens // cfg.scale.sequence_length
-    data = TokenDataset(corpus, cfg.seed, cfg.scale.sequence_length, sequences, t.part)
+    data = TokenDataset(corpus, cfg.seed, cfg.scale.sequence_length, sequences, t.part, mixing_weights(cfg.data))
     started = time.monotonic()
 
     torch.manual_seed(cfg.seed)

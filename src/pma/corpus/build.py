@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,13 +20,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from pma.config import DataConfig, GeneratedConfig, hash_json
-from pma.corpus import hub, instruct, items, sources
+from pma.config import DataConfig, GeneratedConfig, cpu_threads, hash_json
+from pma.corpus import hub, instruct, items, shards, sources
 from pma.corpus.generated import Generated, generate
 from pma.corpus.instruct import Pair
+from pma.corpus.mix import round_counts
 from pma.corpus.overlap import Overlap
 from pma.corpus.text import END_OF_TEXT, Document, order_key
-from pma.files import publish_folder, sha256_file, write_json
+from pma.corpus.tokens import mixing_weights
+from pma.files import publish_folder, publish_made, sha256_file, write_json
 
 CORPUS_VERSION = 4  # raise it when a change here changes what is built
 MAX_LENGTH = 4096  # tokens; the longest sequence any scale trains on
@@ -33,36 +36,112 @@ HELDOUT_SHARES = 16  # one held-out document gives at most this part of heldout_
 _BATCH = 1024  # documents encoded at once
 
 
-def prepare(data: DictConfig, data_dir: Path) -> Path:
+def prepare(data: DictConfig, data_dir: Path, processes: int = 0) -> Path:
     """The corpus folder of a data config, built first if it is not there.
 
-    Contents: tokenizer/ (AutoTokenizer), train.bin and, where the config asks for them, continued.bin and instruct.bin
+    Contents: tokenizer/ (AutoTokenizer), train.bin (packages and generated text) and, where the config asks for them,
+    hub/ (shards of the hub's data sets; see `pma.corpus.shards`), continued.bin and instruct.bin
     (little-endian uint16 or uint32 tokens, `<|endoftext|>` after each document), instruct.mask.bin (uint8 for each
     token, 1 where it is learnt), heldout/<domain>.jsonl, items/<suite>/<axis>.jsonl, overlap.json, manifest.json. No
-    document is in two of them. The same config gives the same bytes on every machine, whatever the number of cores.
+    document is in two of them, but for copies that several shards or hub/ and other parts hold. The same config gives
+    the same bytes on every machine, whatever the number of cores.
 
     Args:
-        data: a DataConfig.
-        data_dir: archives are kept in downloads/, corpora in corpora/<name>-<hash of the config>/.
+        data: a DataConfig. Its weights are not part of what is built.
+        data_dir: archives are kept in downloads/, corpora in corpora/<name>-<hash of the config>/, those with data sets
+            of the hub in building/ until they are whole.
+        processes: that tokenise shards; 0: the cores this process may run on.
 
     Raises:
         ValueError: an impossible config, or an archive that is not the pinned one.
-        ConnectionError: something has to be downloaded and cannot be.
+        ConnectionError: something has to be downloaded and cannot be. What is done of the shards is kept.
     """
-    config: DataConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), data))
-    _validate(config)
-    identity = hash_json([CORPUS_VERSION, OmegaConf.to_container(OmegaConf.structured(config))])[:12]
-    folder = Path(data_dir) / "corpora" / f"{config.name}-{identity}"
+    config, folder = _named(data, data_dir)
     if (folder / "manifest.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(
-        folder.with_name(f".{folder.name}.lock")
-    ):  # several runs of a sweep may ask at once: one builds, the rest wait
-        if not (folder / "manifest.json").exists():
+    with _locked(folder):  # several runs of a sweep may ask at once: one builds, the rest wait
+        if (folder / "manifest.json").exists():
+            return folder
+        if not config.hub:
             with publish_folder(folder) as aside:
                 _build(config, Path(data_dir), aside)
+            return folder
+        building = _prepare_shards(config, Path(data_dir), folder)
+        shards.write_missing(building, config, cpu_threads(processes))
+        _publish(config, building, folder)
     return folder
+
+
+def prepare_part(data: DictConfig, data_dir: Path, part: int, parts: int, processes: int = 0) -> Path | None:
+    """Do part `part` of `parts` of the work of `prepare`: of the shards, every `parts`-th one.
+
+    Calls for all parts may run at once, on machines that share `data_dir` on a disk with file locks.
+
+    Returns:
+        The corpus folder when no shard is missing any more, else None.
+
+    Raises:
+        ValueError, ConnectionError: as `prepare` does; and without data sets of the hub there are no parts.
+    """
+    config, folder = _named(data, data_dir)
+    if not config.hub:
+        raise ValueError(f"part={part}: data={config.name} has no data sets of the hub, so no parts; leave it out")
+    if not 0 <= part < parts:
+        raise ValueError(f"part={part}: give a number from 0 to parts - 1 = {parts - 1}")
+    with _locked(folder):
+        if (folder / "manifest.json").exists():
+            return folder
+        building = _prepare_shards(config, Path(data_dir), folder)
+    shards.write_missing(building, config, cpu_threads(processes), part, parts)
+    with _locked(folder):
+        if not (folder / "manifest.json").exists():
+            if shards.missing(building):
+                return None
+            _publish(config, building, folder)
+    return folder
+
+
+def _named(data: DictConfig, data_dir: Path) -> tuple[DataConfig, Path]:
+    """The checked config and the corpus folder that is named after it."""
+    config: DataConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), data))
+    _validate(config)
+    content = OmegaConf.to_container(OmegaConf.structured(config))
+    for part in (content, *(content["hub"] or ())):  # weights decide in which order tokens are read, not what they are
+        del part["weight"]
+    identity = hash_json([CORPUS_VERSION, content])[:12]
+    return config, Path(data_dir) / "corpora" / f"{config.name}-{identity}"
+
+
+def _locked(folder: Path) -> FileLock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+def _prepare_shards(config: DataConfig, data_dir: Path, folder: Path) -> Path:
+    """The folder that a corpus with shards comes into being in, holding all but these; made if it is not there."""
+    building = data_dir / "building" / folder.name
+    if not (building / "corpus").exists():  # it leaves first when the corpus is published
+        with publish_folder(building) as aside:
+            _build(config, data_dir, aside / "corpus")
+    return building
+
+
+def _publish(config: DataConfig, building: Path, folder: Path) -> None:
+    """Say in manifest.json and overlap.json what the shards hold, and give the corpus its final name."""
+    corpus = building / "corpus"
+    hub_sources, overlap = shards.summary(building, config)
+    manifest = json.loads((corpus / "manifest.json").read_text(encoding="utf-8"))
+    report = json.loads((corpus / "overlap.json").read_text(encoding="utf-8"))
+    write_json(corpus / "overlap.json", report | {"hub": overlap})
+    if "hub" not in manifest:  # else a build was killed right here
+        for source in hub_sources:
+            train = manifest["domains"].setdefault(source["domain"], {}).setdefault("train", {})
+            for key in ("documents", "bytes", "tokens"):
+                train[key] = train.get(key, 0) + source[key]
+        manifest |= {"bytes_per_token": _bytes_per_token(manifest["domains"]), "hub": hub_sources}
+        write_json(corpus / "manifest.json", manifest)
+    publish_made(corpus, folder)
+    shutil.rmtree(building)
 
 
 def _validate(config: DataConfig) -> None:
@@ -83,6 +162,16 @@ def _validate(config: DataConfig) -> None:
             )
     if not (config.sources or config.generated or config.hub):
         raise ValueError(f"data={config.name} has no sources, nothing generated and no hub data set")
+    own = bool(config.sources or config.generated) and bool(config.hub)
+    if own != (config.weight is not None):
+        mend = "give that of packages and generated text" if own else "it goes with these and data sets of the hub"
+        raise ValueError(f"data.weight={config.weight}: {mend}")
+    for index, source in enumerate(config.hub or ()):
+        for key in ("shards", "sample_bytes"):
+            if getattr(source, key) < 1:
+                raise ValueError(f"data.hub[{index}].{key}={getattr(source, key)}: give a number above 0")
+    if config.hub:
+        round_counts([weight for weight in mixing_weights(config) if weight is not None])
 
 
 def _build(config: DataConfig, data_dir: Path, folder: Path) -> None:
@@ -94,19 +183,24 @@ def _build(config: DataConfig, data_dir: Path, folder: Path) -> None:
         train, heldout, duplicates = _deduplicate(read)
     with _stage("make evaluation items"):
         axes = _make_items(config, heldout, read.generated)
+    texts = _item_texts(axes, read)
+    heldout_keys = [order_key(document.text).hex() for documents in heldout.values() for document in documents]
     with _stage("look for overlap"):
-        train, overlap = _remove_overlap(config, train, axes, read)
+        train, overlap = _remove_overlap(train, texts, read)
     for documents in (train, *heldout.values()):
         documents.sort(key=lambda document: order_key(config.seed, document.text))
     train, continued, pairs = _reserve(config, train)
     pairs += [instruct.question_pair(question) for part in read.generated.values() for question in part.instruct]
     pairs.sort(key=lambda pair: order_key(config.seed, *pair))
     with _stage("train the tokenizer"):
-        tokenizer = train_tokenizer(train, config.vocab_size, config.tokenizer_bytes)
+        sampled = [document for sample in read.samples for document in sample.train]
+        tokenizer = train_tokenizer([*_take(train, config.tokenizer_bytes), *sampled], config.vocab_size)
         _as_transformers(tokenizer).save_pretrained(folder / "tokenizer")
     with _stage("tokenise"):
-        dtype = np.dtype("<u2" if tokenizer.get_vocab_size() <= 65536 else "<u4")
-        tokens = {"train": _write_tokens(tokenizer, train, folder / "train.bin", dtype)}
+        dtype = shards.token_dtype(tokenizer)
+        tokens = {}
+        if train:
+            tokens["train"] = _write_tokens(tokenizer, train, folder / "train.bin", dtype)
         if continued:
             tokens["continued"] = _write_tokens(tokenizer, continued, folder / "continued.bin", dtype)
         if pairs:
@@ -119,15 +213,16 @@ def _build(config: DataConfig, data_dir: Path, folder: Path) -> None:
     for axis, path in paths.items():
         _write_jsonl(path, axes[axis])
     write_json(folder / "overlap.json", overlap)
+    domains = _domains(
+        {
+            "train": (train, tokens.get("train", {})),
+            "continued": (continued, tokens.get("continued", {})),
+            "heldout": ([document for documents in heldout.values() for document in documents], counts),
+        }
+    )
     manifest = {
         "name": config.name,
-        "domains": _domains(
-            {
-                "train": (train, tokens["train"]),
-                "continued": (continued, tokens.get("continued", {})),
-                "heldout": ([document for documents in heldout.values() for document in documents], counts),
-            }
-        ),
+        "domains": domains,
         "sources": [
             {"package": s.package, "version": s.version, "file": s.file, "sha256": s.sha256, "domain": s.domain}
             for s in config.sources + config.benchmarks
@@ -139,7 +234,7 @@ def _build(config: DataConfig, data_dir: Path, folder: Path) -> None:
             part: {"tokens": sum(counts.values()), "sha256": sha256_file(folder / f"{part}.bin")}
             for part, counts in tokens.items()
         },
-        "bytes_per_token": sum(len(d.text.encode()) for d in train) / sum(tokens["train"].values()),
+        "bytes_per_token": _bytes_per_token(domains),
         "instruct": {"pairs": len(pairs), **tokens.get("instruct", {})},
         "items": {axis: {"count": len(rows), "sha256": sha256_file(paths[axis])} for axis, rows in axes.items()},
         "axes_without_items": [axis for axis in items.DOMAIN_OF_AXIS if axis not in axes],
@@ -147,7 +242,9 @@ def _build(config: DataConfig, data_dir: Path, folder: Path) -> None:
         "versions": {name: version(name) for name in ("tokenizers", "transformers", "reasoning-gym", "datasets")},
     }
     write_json(folder / "manifest.json", manifest)
-    sizes = ", ".join(f"{part} {about['tokens']:,}" for part, about in manifest["parts"].items())
+    if config.hub:
+        shards.Plan(read.shards, heldout_keys, texts).save(folder.parent)
+    sizes = ", ".join(f"{part} {about['tokens']:,}" for part, about in manifest["parts"].items()) or "none yet"
     print(f"corpus {config.name}: tokens: {sizes}", flush=True)
 
 
@@ -162,9 +259,11 @@ def _stage(name: str) -> Iterator[None]:
 
 
 class _Read(NamedTuple):
-    splits: list[sources.Split]  # of the packages and the hub
+    splits: list[sources.Split]  # of the packages
     generated: dict[str, Generated]  # domain -> text and questions
     benchmarks: dict[str, list[str]]  # benchmark -> text of each item
+    shards: list[int]  # of each data set of the hub
+    samples: list[sources.Split]  # of each of them; what is trained on comes from the shards
 
 
 def _read(config: DataConfig, archives: list[Path]) -> _Read:
@@ -183,14 +282,18 @@ def _read(config: DataConfig, archives: list[Path]) -> _Read:
             pool.submit(sources.extract, path, source, config.seed, config.heldout_fraction)
             for source, path in zip(config.sources, archives, strict=False)
         ]
-        if config.hub:
-            splits.append(pool.submit(hub.stream, config.hub, config.seed, config.heldout_fraction))
         benchmarks = {
             b.domain: [text for _, read in sources.EXTRACTORS[b.extract](path, b.members) for text in read()]
             for b, path in zip(config.benchmarks, archives[len(config.sources) :], strict=True)
         }
         done = [f.result() for f in tqdm(splits, "sources", disable=None, leave=False)]
-        return _Read(done, {domain: f.result() for domain, f in generated.items()}, benchmarks)
+        texts = {domain: f.result() for domain, f in generated.items()}
+    counts = [hub.count_shards(source) for source in config.hub or ()]
+    samples = [
+        hub.sample(source, count, config.seed, config.heldout_fraction)
+        for source, count in zip(config.hub or (), counts, strict=True)
+    ]
+    return _Read(done, texts, benchmarks, counts, samples)
 
 
 def _deduplicate(read: _Read) -> tuple[list[Document], dict[str, list[Document]], dict[str, int]]:
@@ -212,7 +315,7 @@ def _deduplicate(read: _Read) -> tuple[list[Document], dict[str, list[Document]]
                 yield document
 
     heldout: dict[str, list[Document]] = defaultdict(list)
-    for part in parts:
+    for part in [*parts, *read.samples]:
         for document in fresh(part.heldout):
             heldout[document.domain].append(document)
     train = [document for part in parts for document in fresh(part.train)]
@@ -237,17 +340,22 @@ def _make_items(
     return {axis: rows for axis, rows in axes.items() if rows}
 
 
-def _remove_overlap(
-    config: DataConfig, train: list[Document], axes: dict[str, list[dict[str, Any]]], read: _Read
-) -> tuple[list[Document], dict[str, Any]]:
-    """Training documents that share no 13-gram with an item, and the report."""
-    generated = set(read.generated)
-    texts = {
+def _item_texts(axes: dict[str, list[dict[str, Any]]], read: _Read) -> dict[str, list[str]]:
+    """Texts that training documents must not overlap with: benchmarks, and items that are not generated."""
+    made = {
         f"items/{axis}": [row["context"] + row["choices"][row["answer"]] for row in rows]
         for axis, rows in axes.items()
-        if items.DOMAIN_OF_AXIS[axis] not in generated
+        if items.DOMAIN_OF_AXIS[axis] not in read.generated
     }
-    index = Overlap(texts | read.benchmarks)
+    return made | read.benchmarks
+
+
+def _remove_overlap(
+    train: list[Document], texts: dict[str, list[str]], read: _Read
+) -> tuple[list[Document], dict[str, Any]]:
+    """Training documents that share no 13-gram with a text, and the report."""
+    generated = set(read.generated)
+    index = Overlap(texts)
     templates = Overlap(read.benchmarks)
     kept, dropped = [], defaultdict(int)
     for document in train:
@@ -310,8 +418,8 @@ def _reserve(config: DataConfig, train: list[Document]) -> tuple[list[Document],
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
-def train_tokenizer(documents: list[Document], vocab_size: int, max_bytes: int) -> Tokenizer:
-    """Byte-level BPE of the first `max_bytes` of `documents`; digits stay single, so that sums can be learnt."""
+def train_tokenizer(documents: list[Document], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE of `documents`; digits stay single, so that sums can be learnt."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -323,7 +431,7 @@ def train_tokenizer(documents: list[Document], vocab_size: int, max_bytes: int) 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((document.text for document in _take(documents, max_bytes)), trainer)
+    tokenizer.train_from_iterator((document.text for document in documents), trainer)
     return tokenizer
 
 
@@ -417,6 +525,11 @@ def _domains(parts: dict[str, tuple[list[Document], dict[str, int]]]) -> dict[st
         for domain, count in tokens.items():
             domains[domain][part]["tokens"] = count
     return dict(sorted(domains.items()))
+
+
+def _bytes_per_token(domains: dict[str, dict[str, dict[str, int]]]) -> float | None:
+    train = [parts["train"] for parts in domains.values() if "train" in parts]
+    return sum(t["bytes"] for t in train) / sum(t["tokens"] for t in train) if train else None
 
 
 def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,26 +1,34 @@
-"""Batches from the memory-mapped tokens of a corpus, in an order that depends on (seed, step) only."""
+"""Batches from the tokens of a corpus, in an order that depends on (seed, step) only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
-from pma.config import PARTS
+from pma.config import PARTS, DataConfig
+from pma.corpus.mix import Mix
 from pma.parallel import ahead
 
 IGNORED = -100  # target of a position where nothing is learnt; torch's default ignore_index
+
+
+def mixing_weights(data: DataConfig | DictConfig) -> list[float | None] | None:
+    """Weights of train.bin and of each data set of the hub; None where there are no such data sets."""
+    return [data.weight, *(hub.weight for hub in data.hub)] if data.hub else None
 
 
 class TokenDataset:
     """Batches of token sequences.
 
     Sequences are consecutive, non-overlapping windows of the part's tokens. Each epoch visits them in a new
-    permutation.
+    permutation. Part train of a corpus with data sets of the hub is a mix of these and of train.bin; see `Mix`.
 
     Args:
         corpus_dir: a corpus folder.
@@ -29,27 +37,40 @@ class TokenDataset:
         batch_sequences: sequences a batch.
         part: train, continued (the shifted mix of continued training) or instruct (fine-tuning, where only the
             completions are learnt).
+        weights: `mixing_weights` of the data config; only a mix needs them.
 
     Attributes:
         tokens: tokens of the part.
-        epoch_steps: batches an epoch; sequences left over are not used in that epoch.
+        epoch_steps: batches an epoch; sequences left over are not used in that epoch. Of a mix, about the batches until
+            the first component begins anew.
 
     Raises:
-        ValueError: the corpus has no such part, or less than one batch of it.
+        ValueError: the corpus has no such part, or less than one batch of it, or impossible weights.
     """
 
     def __init__(
-        self, corpus_dir: Path, seed: int, sequence_length: int, batch_sequences: int, part: str = "train"
+        self,
+        corpus_dir: Path,
+        seed: int,
+        sequence_length: int,
+        batch_sequences: int,
+        part: str = "train",
+        weights: Sequence[float | None] | None = None,
     ) -> None:
         if part not in PARTS:
             raise ValueError(f"train.part={part}: choose one of {', '.join(PARTS)}")
+        manifest = json.loads((corpus_dir / "manifest.json").read_text())
+        dtype = np.dtype(manifest["dtype"]).newbyteorder("<")
+        self._seed, self._length, self._batch = seed, sequence_length, batch_sequences
+        self._mix = None
+        if part == "train" and "hub" in manifest:
+            self._mix = self._open_mix(corpus_dir, manifest, dtype, weights)
+            return
         path, mask = corpus_dir / f"{part}.bin", corpus_dir / f"{part}.mask.bin"
         if not path.is_file():
             raise ValueError(f"{corpus_dir} has no part {part}; set data.{part} and build the corpus")
-        dtype = json.loads((corpus_dir / "manifest.json").read_text())["dtype"]
-        self._data = np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r")
+        self._data = np.memmap(path, dtype=dtype, mode="r")
         self._learnt = np.memmap(mask, dtype=np.uint8, mode="r") if mask.is_file() else None
-        self._seed, self._length, self._batch = seed, sequence_length, batch_sequences
         self.tokens = len(self._data)
         self._windows = (self.tokens - 1) // sequence_length
         self.epoch_steps = self._windows // batch_sequences
@@ -60,9 +81,27 @@ class TokenDataset:
             )
         self._epoch = -1
 
+    def _open_mix(
+        self, corpus_dir: Path, manifest: dict[str, Any], dtype: np.dtype, weights: Sequence[float | None] | None
+    ) -> Mix:
+        files = [[(corpus_dir / s["file"], s["tokens"]) for s in source["shards"]] for source in manifest["hub"]]
+        if weights is None or len(weights) != len(files) + 1:
+            raise ValueError(f"{corpus_dir} is a mix: give a weight for train.bin and for each data set of the hub")
+        own, *others = weights
+        if "train" in manifest["parts"]:
+            files = [[(corpus_dir / "train.bin", manifest["parts"]["train"]["tokens"])], *files]
+            others = [own, *others]
+        self.tokens = sum(tokens for component in files for _, tokens in component)
+        mix = Mix(files, others, dtype, self._seed, self._length)
+        self.epoch_steps = mix.epoch_rows // self._batch
+        return mix
+
     def batch(self, step: int, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of a step, both int64 (batch_sequences, sequence_length), or of those rows alone: the
         targets are the next tokens, IGNORED where nothing is learnt."""
+        if self._mix is not None:
+            tokens = self._mix.read(np.arange(step * self._batch, (step + 1) * self._batch)[rows])
+            return tokens[:, :-1], tokens[:, 1:]
         epoch, index = divmod(step, self.epoch_steps)
         if epoch != self._epoch:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(self._windows)

@@ -2,10 +2,11 @@
 
 import logging
 
-from pma.evaluate.scorer import Score, Scorer
+from pma.evaluate.scorer import Score, Scorer, read_scores
 from pma.evaluate.suites import Suite, load_suite
 from pma.evaluate.tasks import write_tasks
+from pma.evaluate.vllm_scorer import VllmScorer, vllm_class
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of handing it a loaded model, which is the point here
 
-__all__ = ["Score", "Scorer", "Suite", "load_suite", "write_tasks"]
+__all__ = ["Score", "Scorer", "Suite", "VllmScorer", "load_suite", "read_scores", "vllm_class", "write_tasks"]

@@ -1,4 +1,4 @@
-"""python -m pma.evaluate model=DIR [suite=proxy|paper] [corpus=DIR]"""
+"""python -m pma.evaluate model=DIR [suite=proxy|instruct|paper] [backend=hf|vllm] [corpus=DIR]"""
 
 from pma.cli import run
 from pma.evaluate.command import evaluate

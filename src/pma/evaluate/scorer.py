@@ -1,4 +1,4 @@
-"""Scores of many weights of one model on one suite, each computed once."""
+"""Scores of many weights on one suite, each computed once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lm_eval.api.metrics import stderr_for_metric, unweighted_mean_stderr
+from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,33 +38,45 @@ class Score:
     n: int
 
 
-class Scorer:
-    """Scores whatever weights `model` holds, through lm-eval's tasks; a score is cached by suite, encoding and weights.
+Items = dict[tuple[str, str], list[float]]  # values of single items by (task, metric)
+
+
+def read_scores(path: Path) -> tuple[list[Score], Items] | None:
+    """The scores in a file of the cache and the values of single items, see `CachedScorer.items`; None without it.
+
+    Raises:
+        ValueError: for a file that is not readable.
+    """
+    try:
+        cached = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); remove it") from None
+    items = {(entry["task"], entry["metric"]): entry["values"] for entry in cached["items"]}
+    return [Score(**score) for score in cached["scores"]], items
+
+
+class CachedScorer:
+    """Scores through lm-eval's tasks whatever weights an LM of lm-eval holds; a score is cached by suite, encoding and
+    weights, and several processes may fill one cache at once.
 
     Args:
         suite: from `load_suite`.
-        model: a causal LM; moved to `device`.
-        tokenizer: the model's.
+        encoding: what else decides a score: tokenizer, longest input in tokens, arithmetic.
         cache_dir: scores are kept as `cache_dir/<suite>-<encoding>/<weights>.json`.
-        device: cpu | cuda.
-        threads: CPU threads; 0: the cores this job may use. Does not change a score.
     """
 
-    def __init__(
-        self,
-        suite: Suite,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        cache_dir: Path,
-        device: str | torch.device = "cpu",
-        threads: int = 0,
-    ) -> None:
+    _lm: LM | None = None
+
+    def __init__(self, suite: Suite, encoding: list[Any], cache_dir: Path) -> None:
         self._suite = suite
-        self._model = model.to(device).eval()
         self._quiet = suite.name != "paper" or not sys.stderr.isatty()  # the others take seconds
-        self._lm = FastLM(self._model, tokenizer, cpu_threads(threads))
-        encoding = hash_json([_tokenizer_state(tokenizer), self._lm.max_length, str(model.dtype)])
-        self._folder = Path(cache_dir) / f"{suite.version}-{encoding[:8]}"
+        self._folder = Path(cache_dir) / f"{suite.version}-{hash_json(encoding)[:8]}"
+
+    def path(self, weights_hash: str) -> Path:
+        """File of the cache for the weights named `weights_hash`."""
+        return self._folder / f"{weights_hash}.json"
 
     def score(self, weights_hash: str, load: Callable[[], None] | None = None) -> list[Score]:
         """Scores of the weights named `weights_hash`: from the cache, or computed after `load` put them into the model.
@@ -71,13 +84,13 @@ class Scorer:
         Raises:
             ValueError: when the model gives log-likelihoods that are not finite.
         """
-        cached = self._read(weights_hash)
-        if cached is None:
+        path = self.path(weights_hash)
+        if (cached := read_scores(path)) is None:
             if load is not None:
                 load()
-            cached = self._compute(weights_hash)
-            write_text(self._path(weights_hash), json.dumps(cached, separators=(",", ":")))
-        return [Score(**score) for score in cached["scores"]]
+            write_text(path, json.dumps(self._compute(weights_hash), separators=(",", ":")))
+            cached = read_scores(path)
+        return cached[0]
 
     def score_loaded(self, tasks: Sequence[str]) -> list[Score]:
         """Scores, on some tasks alone (our names), of whatever the model holds now; not cached.
@@ -95,28 +108,16 @@ class Scorer:
             for key, values in self._values(source, task).items()
         ]
 
-    def items(self, weights_hash: str) -> dict[tuple[str, str], list[float]]:
+    def items(self, weights_hash: str) -> Items:
         """Values of single items of weights scored before, by (task, metric), in the suite's order; their mean is the
         score. For held-out text an item is a document, weighted by its bytes: its bits over the mean bytes a document.
 
         Raises:
             ValueError: when these weights were not scored.
         """
-        cached = self._read(weights_hash)
-        if cached is None:
+        if (cached := read_scores(self.path(weights_hash))) is None:
             raise ValueError(f"weights {weights_hash}: not scored on suite {self._suite.name} yet; call score first")
-        return {(entry["task"], entry["metric"]): entry["values"] for entry in cached["items"]}
-
-    def _path(self, weights_hash: str) -> Path:
-        return self._folder / f"{weights_hash}.json"
-
-    def _read(self, weights_hash: str) -> dict[str, Any] | None:
-        try:
-            return json.loads(self._path(weights_hash).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self._path(weights_hash)}: not readable as JSON ({error}); remove it") from None
+        return cached[1]
 
     def _compute(self, weights_hash: str) -> dict[str, Any]:
         self._answer(weights_hash, list(self._suite.tasks))
@@ -175,6 +176,31 @@ class Scorer:
         return Score(row.task, row.metric, float(result[row.key]), stderr, result["sample_len"])
 
 
+class Scorer(CachedScorer):
+    """Scores whatever weights `model` holds, in memory.
+
+    Args:
+        suite: from `load_suite`.
+        model: a causal LM; moved to `device`.
+        tokenizer: the model's.
+        cache_dir: of the scores, see `CachedScorer`.
+        device: cpu | cuda.
+        threads: CPU threads; 0: the cores this job may use. Does not change a score.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        cache_dir: Path,
+        device: str | torch.device = "cpu",
+        threads: int = 0,
+    ) -> None:
+        self._lm = FastLM(model.to(device).eval(), tokenizer, cpu_threads(threads))
+        super().__init__(suite, [tokenizer_state(tokenizer), self._lm.max_length, str(model.dtype)], cache_dir)
+
+
 def _task_score(row: Row, task: Task, values: list[Any]) -> Score:
     aggregate = task.aggregation()[row.key.partition(",")[0]]
     estimate = stderr_for_metric(aggregate, _BOOTSTRAP_DRAWS)
@@ -214,7 +240,7 @@ def _average(average: Average, scores: dict[Row, Score]) -> Score:
     return Score(average.task, average.metric, value, stderr, sum(part.n for part in parts))
 
 
-def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """What decides an encoding; padding and truncation are set by callers and do not."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     return [state | {"padding": None, "truncation": None}, tokenizer.bos_token, tokenizer.eos_token]

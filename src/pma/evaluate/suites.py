@@ -162,7 +162,7 @@ def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
 
 
 def _load_paper(limit: int | None) -> Suite:
-    _check_paper_needs()
+    check_paper_needs()
     manager = TaskManager()
     tasks: dict[str, Task] = {}
     groups: dict[str, Group] = {}
@@ -184,7 +184,12 @@ def _load_paper(limit: int | None) -> Suite:
     return Suite("paper", tasks, groups, rows, [Average("average", "score", tuple(rows))], limit, definition)
 
 
-def _check_paper_needs() -> None:
+def check_paper_needs() -> None:
+    """Refuse the paper suite where it could not be scored.
+
+    Raises:
+        ValueError: naming the setting or the package that it needs.
+    """
     if os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
         raise ValueError(
             "suite=paper: HumanEval and MBPP run code that the model writes; set HF_ALLOW_CODE_EVAL=1 to allow it, "

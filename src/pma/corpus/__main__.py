@@ -1,0 +1,69 @@
+"""Build a corpus, or a part of its shards, and say what it holds.
+
+python -m pma.corpus data=paper
+python -m pma.corpus -m data=paper 'part=range(16)' parts=16 hydra/launcher=slurm hydra.launcher.gpus_per_node=0
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from pma import cli
+from pma.corpus.build import prepare, prepare_part
+from pma.corpus.mix import ROUND, round_counts
+from pma.corpus.tokens import mixing_weights
+
+
+def _show(folder: Path, data: DictConfig) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    print(f"{'domain':12} {'part':10} {'documents':>14} {'bytes':>20} {'tokens':>20}")
+    for domain, parts in manifest["domains"].items():
+        for part, about in parts.items():
+            print(f"{domain:12} {part:10} {about['documents']:14,} {about['bytes']:20,} {about['tokens']:20,}")
+    if "hub" in manifest:
+        _show_mix(manifest, data)
+    print(folder)
+
+
+def _show_mix(manifest: dict, data: DictConfig) -> None:
+    sizes = {"/".join(filter(None, (hub["path"], hub["name"]))): hub["tokens"] for hub in manifest["hub"]}
+    weights = mixing_weights(data)
+    if "train" in manifest["parts"]:
+        sizes = {"train.bin": manifest["parts"]["train"]["tokens"]} | sizes
+    else:
+        weights = weights[1:]
+    for (name, tokens), count in zip(sizes.items(), round_counts(weights), strict=True):
+        share = count / ROUND
+        print(f"{share:8.2%} of training: {name}, {tokens:,} tokens, read once within {tokens / share:,.0f} trained on")
+
+
+def main(job: DictConfig) -> None:
+    """Entry point of `python -m pma.corpus`.
+
+    Raises:
+        ValueError: an impossible config.
+        ConnectionError: something has to be downloaded and cannot be.
+    """
+    data_dir = Path(job.data_dir)
+    if job.part is None:
+        if job.parts != 1:
+            raise ValueError(f"parts={job.parts}: also give part, 0 to {job.parts - 1}")
+        folder = prepare(job.data, data_dir, job.processes)
+    else:
+        folder = prepare_part(job.data, data_dir, job.part, job.parts, job.processes)
+    if folder is None:
+        print(f"part {job.part} of {job.parts} is done; the last part to end gives the corpus its place")
+    else:
+        _show(folder, job.data)
+
+
+def command() -> None:
+    """The console script."""
+    cli.run(main, "corpus")
+
+
+if __name__ == "__main__":
+    command()

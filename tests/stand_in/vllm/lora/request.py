@@ -1,0 +1,5 @@
+"""Where lm-eval looks for the name."""
+
+
+class LoRARequest:
+    """Never made."""

@@ -1,0 +1,1 @@
+"""Chat templates, which base models do without."""
