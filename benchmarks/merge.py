@@ -137,6 +137,11 @@ def touch(path: Path, size: int) -> None:
     path.unlink()
 
 
+def warm(models: list[Path]) -> None:
+    """Have models in the page cache, whatever was written meanwhile."""
+    run(["sh", "-c", f"cat {' '.join(f'{model}/*.safetensors' for model in models)} > /dev/null"])
+
+
 def middle(values: list[float]) -> str:
     """Median and range."""
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
@@ -160,7 +165,7 @@ def case_sma(work: Path, models: list[Path], rounds: int) -> None:
     config.write_text(f"models:\n{parts}merge_method: linear\ndtype: float32\nout_dtype: bfloat16\n")
     files = [str(m / "model.safetensors") for m in models]
     size = sum(Path(f).stat().st_size for f in files)
-    run(["cat", *files])  # warm
+    warm(models)
     times: dict[str, list[float]] = {"ours": [], "mergekit": [], "cat": []}
     peaks: dict[str, float] = {}
     for i in range(rounds + 1):
@@ -236,10 +241,12 @@ def _case_recipes(run_dir: Path, models: list[Path], work: Path) -> None:
         if i % 8 == 0:  # before, amid and after the single ones: the machine's pace changes
             flush(work / "many", work / "single")
             touch(work / "touched", size)
+            warm(models)
             times.append(run([*common, f"merges=[{many}]"])[0])
         if recipe is None:
             break
         flush(work / "single")
+        warm(models)
         alone.append(run([*common, *recipe.replace(":", "=").split(","), f"output={work}/single"])[0])
         told = [
             json.loads((f / "manifest.json").read_text())["content"] for f in (work / "many" / str(i), work / "single")
@@ -272,7 +279,7 @@ def case_large(work: Path) -> None:
     model = make(work / "large" / "0", 300, 1, shard_layers=60)
     many = [model, *(linked(work / "large" / str(i), model) for i in (1, 2))]
     size = 3 * sum(path.stat().st_size for path in model.glob("*.safetensors"))
-    run(["sh", "-c", f"cat {model}/*.safetensors > /dev/null"])
+    warm([model])
     flush(work / "ours")
     seconds, peak = ours(many, work / "ours", "method=sma", "dtype=bfloat16")
     print(f"  {size / 3e9:.1f} GB a model: {seconds:.1f} s, {size / seconds / 1e9:.2f} GB/s, peak {peak / 1e6:.0f} MB")
