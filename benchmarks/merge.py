@@ -128,15 +128,6 @@ def flush(*folders: Path) -> None:
     os.sync()
 
 
-def touch(path: Path, size: int) -> None:
-    """Write and remove `size` bytes: a virtual machine fetches memory from its host when it is first written, which is
-    not the merge's doing; sixteen outputs meet it sixteen times as often as one."""
-    with path.open("wb") as file:
-        for _ in range(0, size, 2**24):
-            file.write(bytes(2**24))
-    path.unlink()
-
-
 def warm(models: list[Path]) -> None:
     """Have models in the page cache, whatever was written meanwhile."""
     run(["sh", "-c", f"cat {' '.join(f'{model}/*.safetensors' for model in models)} > /dev/null"])
@@ -227,6 +218,8 @@ def case_recipes(work: Path, models: list[Path]) -> None:
 
 
 def _case_recipes(run_dir: Path, models: list[Path], work: Path) -> None:
+    # All runs find memory that the runs before them used, the single ones as it is and the joint ones by running three
+    # times: a virtual machine fetches other memory from its host first, slowly, which is not the merge's doing.
     shutil.rmtree(run_dir, ignore_errors=True)
     for i in range(15):
         linked(run_dir / "snapshots" / f"tokens-{(i + 1) * 1000:015d}", models[i % len(models)])
@@ -234,15 +227,15 @@ def _case_recipes(run_dir: Path, models: list[Path], work: Path) -> None:
     recipes = [f"{kind},n:{n},interval:1000,end:15000" for kind in kinds for n in (6, 9, 12, 15)]
     many = ",".join(f"{{{r},output:{work}/many/{i}}}" for i, r in enumerate(recipes))
     common = [sys.executable, "-m", "pma.merge", f"run_dir={run_dir}", "dtype=bfloat16"]
-    first, peak = run([*common, f"merges=[{many}]"])
-    size = sum(path.stat().st_size for path in (work / "many").rglob("*.safetensors"))
+    together = [*common, f"merges=[{many}]"]
     times, alone = [], []
     for i, recipe in enumerate([*recipes, None]):
         if i % 8 == 0:  # before, amid and after the single ones: the machine's pace changes
-            flush(work / "many", work / "single")
-            touch(work / "touched", size)
-            warm(models)
-            times.append(run([*common, f"merges=[{many}]"])[0])
+            for _ in range(3):
+                flush(work / "many", work / "single")
+                warm(models)
+                seconds, peak = run(together)
+                times.append(seconds)
         if recipe is None:
             break
         flush(work / "single")
@@ -253,11 +246,10 @@ def _case_recipes(run_dir: Path, models: list[Path], work: Path) -> None:
         ]
         if told[0] != told[1]:
             raise RuntimeError(f"recipe {recipe}: another result alone than together")
-    together = statistics.median(times)
-    listed = ", ".join(f"{seconds:.1f}" for seconds in times)
-    print(f"  together, in memory that the virtual machine's host may yet have to fetch, {first:.1f} s")
-    print(f"  together {listed} s (peak {peak / 1e9:.2f} GB), one at a time {sum(alone):.1f} s")
-    print(f"  {sum(alone) / together:.1f} times faster, the same bytes")
+    listed = "; ".join(" ".join(f"{seconds:.1f}" for seconds in times[k : k + 3]) for k in range(0, len(times), 3))
+    print(f"  together {listed} s, of which the last of each three counts (peak {peak / 1e9:.2f} GB)")
+    ratio = sum(alone) / statistics.median(times[2::3])
+    print(f"  one at a time {sum(alone):.1f} s: together {ratio:.1f} times faster, the same bytes")
     flush(work / "many", work / "single", run_dir)
 
 

@@ -168,6 +168,12 @@ def test_a_gpu_plan_fits_and_follows_from_its_rates(paper):
     assert experiment.alone == pytest.approx(run.gpu_hours + experiment.scoring)
 
 
+def test_hours_without_text_to_train_on_are_named(cpu):
+    line = "for figure_6, which is left out of experiment=all until"
+    assert line not in text(job(scale="cpu"), *cpu)
+    assert line in text(job(experiment="figure_6"), *plan.plans(job(experiment="figure_6")))
+
+
 def test_what_cannot_fit_is_refused_with_the_mend():
     with pytest.raises(ValueError, match=r"moe_main-seed0.*gpu_memory=BYTES"):
         plan.plans(job(experiment="figure_4", gpu_memory=8e9))

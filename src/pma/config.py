@@ -669,14 +669,19 @@ def validate(cfg: DictConfig) -> None:
     _require(cfg.threads >= 0, "threads", cfg.threads, "give 0 (all cores of this job) or more")
 
 
+def lacks_part(cfg: DictConfig) -> bool:
+    """Whether the corpus of a training job will lack the part that it trains on."""
+    instruct = any(cfg.data.instruct.bytes.values())
+    return {"continued": not cfg.data.continued, "instruct": not instruct}.get(cfg.train.part, False)
+
+
 def require_part(cfg: DictConfig) -> None:
     """Refuse a training job whose corpus will lack the part that it trains on.
 
     Raises:
         ValueError: naming the part, and what gives the corpus one.
     """
-    instruct = any(cfg.data.instruct.bytes.values())
-    if {"continued": not cfg.data.continued, "instruct": not instruct}.get(cfg.train.part, False):
+    if lacks_part(cfg):
         key = {"continued": "continued", "instruct": "instruct.bytes"}[cfg.train.part]
         raise ValueError(
             f"train.part={cfg.train.part} (run={cfg.run_name}): data={cfg.data.name} has no such part; give it one, "

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from pma import cli
-from pma.config import CONF_DIR, ModelConfig, ScaleConfig
+from pma.config import CONF_DIR, ModelConfig, ScaleConfig, lacks_part
 from pma.measure import RESOLUTION, SEQUENCES
 from pma.memory import Memory, Sizes, activation_bytes, check_shards, sizes, training_memory
 from pma.model import flops_per_token
@@ -202,6 +202,7 @@ class ExperimentPlan:
     training: float  # GPU-hours of `runs`
     scoring: float  # GPU-hours of merges that none before it has scored
     alone: float  # GPU-hours of training and scoring
+    without_text: bool  # the data have nothing for some of its runs, so experiment=all leaves it out
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,7 @@ def plans(job: DictConfig) -> tuple[list[RunPlan], list[ExperimentPlan]]:
                 training=sum(run.gpu_hours for run in new),
                 scoring=sum(value for key, value in hours.items() if key not in seen),
                 alone=sum(alone) + sum(hours.values()),
+                without_text=any(map(lacks_part, wanted.values())),
             )
         )
         seen.update(hours)

@@ -121,6 +121,13 @@ def text(job: DictConfig, runs: list[RunPlan], experiments: list[ExperimentPlan]
         f"{training + scoring:,.1f} {'GPU' if gpu else 'thread'}-hours, {(training + scoring) * _price(job):,.0f} USD, "
         f"{disk / 1e12:,.3g} TB of snapshots and checkpoints, {merging:,.3g} hours of merging."
     )
+    left_out = [e for e in experiments if e.without_text]
+    if left_out:
+        hours = sum(e.training + e.scoring for e in left_out)
+        total += (
+            f" {hours:,.1f} of the hours are for {', '.join(e.experiment for e in left_out)}, which is left out of "
+            f"experiment=all until the data have the part that its runs train on."
+        )
     shared = "What several experiments share counts in the first of them; the last column is what one takes alone."
     device = "GPU" if gpu else "process"
     peaks = f"Memory of one {device}, GB, by part (formulas: src/pma/memory.py):"

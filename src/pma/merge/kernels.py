@@ -73,7 +73,7 @@ def _load(typing, x, row, column, like):
     def code(context, builder, signature, args):
         stored = ir.IntType(16) if x.dtype == types.uint16 else context.get_value_type(x.dtype)
         place = _place(context, builder, x, *args[:3], _vector(kind, stored))
-        values = builder.load(place, align=stored.width // 8 if x.dtype == types.uint16 else x.dtype.bitwidth // 8)
+        values = builder.load(place, align=x.dtype.bitwidth // 8)
         if x.dtype == types.uint16:
             wide = builder.zext(values, _vector(kind, ir.IntType(32)))
             values = builder.bitcast(builder.shl(wide, _constant(kind, 32, 16)), _vector(kind, ir.FloatType()))
