@@ -41,7 +41,7 @@ browser: setup
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null 2>&1; } || \
 	  timeout 120 .venv/bin/playwright install chromium >/dev/null 2>&1 || echo "no Chromium could be installed"
 
-test: browser ## lint and all tests, every experiment at SCALE=smoke end to end among them (about 8 minutes on 2 cores after setup)
+test: browser ## lint and all tests, every experiment at SCALE=smoke end to end among them (about 11 minutes on 2 cores after setup)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
