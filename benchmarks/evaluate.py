@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from pma.evaluate import Scorer, load_suite, write_tasks
 from pma.evaluate.tasks import AXES
-from pma.model import load_pretrained, load_weights
+from pma.model.build import load_pretrained, load_weights
 
 WORDS = "zero one two three four five six seven eight nine ten plus minus times equals is the sum of and then".split()
 

@@ -36,7 +36,7 @@ from omegaconf import DictConfig
 
 from pma.config import CONF_DIR, ModelConfig, register
 from pma.files import write_json
-from pma.model import flops_per_token, hf_config, parameter_counts
+from pma.model.build import flops_per_token, hf_config, parameter_counts
 
 PEAK = {"NVIDIA H100": 989.4e12, "NVIDIA H200": 989.4e12}  # SXM, dense bf16, from NVIDIA's data sheets
 CASES = ("dense-30m", "dense-124m", "dense-350m", "moe-60m", "moe-250m", "moe-1b", "saving", "together", "scoring")
@@ -119,7 +119,7 @@ def peak_memory() -> float:
 
 def ours(cfg: DictConfig) -> dict[str, float]:
     """Tokens a second of pma.train in the second half of its steps, from its own metrics."""
-    from pma.train import train
+    from pma.train.loop import train
 
     rows = [json.loads(line) for line in (train(cfg) / "metrics.jsonl").read_text().splitlines()]
     speeds = [row["tokens_per_second"] for row in rows if row["tokens"] > cfg.train.total_tokens / 2]
@@ -259,10 +259,10 @@ def scoring(cfg: DictConfig, tiny: bool) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from pma.evaluate import Scorer, load_suite
+    from pma.layout import snapshots
     from pma.merge.engine import averages
-    from pma.model import load_pretrained, load_weights
-    from pma.snapshot import snapshots
-    from pma.train import train
+    from pma.model.build import load_pretrained, load_weights
+    from pma.train.loop import train
 
     found = list(snapshots(train(cfg)).values())[-10:]
     corpus = Path(cfg.data_dir) / "scoring"

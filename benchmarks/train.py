@@ -48,7 +48,7 @@ def config(kind: str, steps: int, runs_dir: str) -> DictConfig:
 
 def ours(cfg: DictConfig) -> float:
     """Tokens a second of pma.train, from its own metrics."""
-    from pma.train import train
+    from pma.train.loop import train
 
     rows = [json.loads(line) for line in (train(cfg) / "metrics.jsonl").read_text().splitlines()]
     speeds = [row["tokens_per_second"] for row in rows if row["tokens"] > WARMUP_STEPS * cfg.scale.batch_tokens]
@@ -62,7 +62,7 @@ def trainer(cfg: DictConfig) -> float:
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
     from pma.corpus import TokenDataset, prepare
-    from pma.model import hf_config
+    from pma.model.build import hf_config
 
     torch.set_num_threads(cpu_threads(0))
     torch.manual_seed(0)

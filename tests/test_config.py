@@ -10,7 +10,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from pma.config import CONF_DIR, config_hash, register, validate
-from pma.reproduce import expand, keep_needed, recipes, required
+from pma.reproduce.experiment import expand, keep_needed, recipes, required
+from pma.reproduce.job import ReproduceJob
 from pma.run import is_fork
 
 SCALES = [path.stem for path in sorted((CONF_DIR / "scale").glob("*.yaml"))]
@@ -20,7 +21,7 @@ EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.ya
 
 @pytest.fixture(autouse=True)
 def hydra():
-    register()
+    register(ReproduceJob)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         yield
 

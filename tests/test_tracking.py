@@ -15,8 +15,8 @@ from PIL import Image
 from wandb_files import read_all
 
 from pma import cli
-from pma.config import CONF_DIR, ReplayJob, TrackingConfig
-from pma.replay import replay
+from pma.config import CONF_DIR, TrackingConfig
+from pma.replay import ReplayJob, replay
 from pma.tracking import Run, Tracker
 
 

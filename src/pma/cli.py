@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from pma.config import CONF_DIR, hash_json, register
 
 
-def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") -> None:
+def run(task: Callable[[DictConfig], None], job: type, config_name: str, folder: str = "") -> None:
     """Run a command with the config `conf/<folder>/<config_name>.yaml` and the overrides of the command line.
 
     A user error (ValueError, OSError, a wrong config) goes to stderr as `error: ...`, without traceback, and the exit
@@ -28,10 +28,11 @@ def run(task: Callable[[DictConfig], None], config_name: str, folder: str = "") 
 
     Args:
         task: a function at the top of a module, so that a launcher can send it to another process.
+        job: the dataclass that is the config's schema.
         folder: of the primary config. The groups below it are what NAME=CHOICE on the command line can mean, so a
             command with a plain value `model=DIR` has to stand apart from the group conf/model.
     """
-    register()
+    register(job)
     if task.__module__ == "__main__":  # by its real name: a launcher would otherwise pickle it with all its globals
         task = getattr(importlib.import_module(sys.modules["__main__"].__spec__.name), task.__name__)
     if {"-m", "--multirun"} & set(sys.argv):  # all runs of a sweep are one W&B group, in whatever process they run

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -253,253 +254,19 @@ class TrainingJob:
     group: str | None = None  # W&B group
 
 
-@dataclass
-class RecipeConfig:
-    """Which snapshots with which weights; intervals are multiples of the scale's merge_interval."""
-
-    method: str = MISSING  # last | sma | wma | ema
-    n: int = 1
-    interval: float = 1.0
-    alpha: float | None = None
-    points: list[float] | None = None  # only at these points; null: at all of the part
-
-
-@dataclass
-class PartConfig:
-    """Runs of an experiment and what is scored of them. Without points the runs are only trained, for their curves."""
-
-    runs: list[str] = MISSING  # names in conf/run
-    seeds: int = 1  # 0 .. seeds - 1
-    suite: str = "proxy"
-    points: list[float] = field(default_factory=list)  # where merges end, in multiples of the scale's merge_interval
-    recipes: list[RecipeConfig] = field(default_factory=list)
-    noise_points: int = 0  # last snapshots, merge_interval apart, for the signal-to-noise ratio
-
-
-@dataclass
-class MeasurementConfig:
-    """Something measured of a window of snapshots that is not the score of a merge."""
-
-    kind: str = MISSING  # landscape | curvature
-    run: str = MISSING
-    end: float = MISSING  # multiples of the scale's merge_interval, as interval
-    n: int = 10
-    interval: float = 1.0
-    reference: str | None = None  # curvature: run whose last snapshot is the reference; null: the window's mean
-
-
-@dataclass
-class ExperimentConfig:
-    """One figure or table of the paper: the runs, recipes and suites it needs."""
-
-    name: str = MISSING
-    title: str = MISSING
-    claims: list[str] = field(default_factory=list)  # those it decides
-    parts: list[PartConfig] = field(default_factory=list)
-    measurements: list[MeasurementConfig] = field(default_factory=list)
-    includes: list[str] = field(default_factory=list)  # instead of all that: other experiments
-
-
-@dataclass
-class CorpusJob:
-    """Everything `python -m pma.corpus` reads."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    data_dir: str = "data"
-    part: int | None = None  # every parts-th shard of the hub's data sets, from this one on; null: the whole corpus
-    parts: int = 1
-    processes: int = 0  # 0: the cores this job may use. Does not change the bits
-
-
-@dataclass
-class ReproduceJob:
-    """Everything `python -m pma.reproduce` reads."""
-
-    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    seeds: list[int] | None = None  # instead of those each part of the experiment names
-    jobs: int = 2  # training runs at once
-    minutes: float | None = None  # stop after so many; the same command goes on
-    # null: train in processes here, score in this one | slurm: jobs, one a run and one for some merges | local: such
-    # jobs on this machine, `jobs` at once
-    launcher: str | None = None
-    nodes: int = 1  # of a training job
-    gpus_per_node: int = 0  # of a job; as many processes a node train the run together
-    merges_per_job: int = 4  # of one run, that a scoring job takes one after the other
-    scoring_python: str | None = None  # interpreter of scoring jobs, where vLLM has an environment of its own
-    slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: +slurm.partition=NAME
-    slurm_setup: list[str] = field(default_factory=list)  # shell lines before a job's work
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    overrides: list[str] = field(default_factory=list)  # Hydra overrides for every training run
-    device: str = "auto"
-    threads: int = 0
-    dry_run: bool = False
-    data_dir: str = "data"
-    runs_dir: str = "runs"
-
-
-@dataclass
-class MergeRecipeConfig:
-    """One of several merges made in one pass over the snapshots of run_dir."""
-
-    method: str = MISSING
-    n: int = MISSING
-    interval: int = MISSING  # tokens
-    end: int = MISSING  # tokens
-    alpha: float | None = None
-    output: str = MISSING
-
-
-@dataclass
-class MergeJob:
-    """Everything `python -m pma.merge` reads."""
-
-    run_dir: str | None = None
-    sources: list[str] = field(default_factory=list)  # folders or repo@revision of the hub, oldest first
-    method: str | None = None  # sma | wma | ema | linear | cosine | 1-sqrt
-    weights: list[float] | None = None  # explicit, oldest first
-    alpha: float | None = None  # of ema
-    positions: list[float] | None = None  # of the sources in training, for the shapes of a decay; null: evenly spaced
-    n: int | None = None
-    interval: int | None = None  # tokens
-    end: int | None = None  # tokens
-    output: str | None = None
-    merges: list[MergeRecipeConfig] = field(default_factory=list)  # many at once, instead of method .. output
-    dtype: str = "float32"  # storage type: float32 | bfloat16 | float16 | float64 | newest (as in the newest source)
-    accumulate: str = "float32"  # float32 | float64
-    format: str = "safetensors"  # of the output: safetensors | dcp
-    shard_size: int = 5_000_000_000  # bytes of an output file
-    assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
-    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
-    integers: str = "refuse"  # that differ: refuse | newest
-    router_bias: str = "average"  # load-balancing biases: average | newest
-    suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
-    diagnose: bool = True  # distances, cosines and variances into diagnostics.json
-    memory: int = 8_388_608  # bytes for blocks in flight
-    threads: int = 0  # 0: the cores this process may use. Does not change the bits
-    dry_run: bool = False  # only check, and print the plan
-    tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
-    group: str | None = None  # W&B group
-
-
-@dataclass
-class WatchRecipeConfig:
-    """A merge kept up to date: of the last n checkpoints, or (ema without n) the running EMA over all of them."""
-
-    method: str = MISSING
-    n: int | None = None
-    alpha: float | None = None
-
-
-@dataclass
-class WatchJob:
-    """Everything `python -m pma.watch` reads."""
-
-    run_dir: str = MISSING  # folder that the trainer writes checkpoints into
-    output: str = MISSING  # folder for merges, scores and records
-    recipes: list[WatchRecipeConfig] = field(default_factory=lambda: [WatchRecipeConfig(method="sma", n=10)])
-    suite: str | None = None  # proxy | instruct | paper; null: only merge
-    corpus: str | None = None  # folder with the items of proxy or instruct
-    limit: int | None = None  # items a task
-    assets: str | None = None  # folder with config and tokenizer, where checkpoints lack them
-    dtype: str = "float32"  # storage type of merges
-    suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
-    keep: int = 1  # newest merges of a recipe that stay on disk
-    hold: bool = False  # hard-link the window's weights, for trainers that delete old checkpoints
-    poll: float = 10.0  # seconds between looks
-    idle: float | None = None  # end after so many seconds without a new checkpoint; null: never
-    tokens_per_step: int = 1  # turns positions in steps into tokens; 1: positions are the axis
-    device: str = "cpu"  # the trainer may need the GPU
-    threads: int = 1
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    group: str | None = None  # W&B group; null: the name of run_dir
-
-
-@dataclass
-class EvaluateJob:
-    """Everything `python -m pma.evaluate` reads."""
-
-    model: str = MISSING  # folder in Hugging Face layout
-    suite: str = "proxy"  # proxy | instruct | paper
-    corpus: str | None = None  # corpus folder with the items; null: the one the model was trained on
-    limit: int | None = None  # items a task, for a quick look
-    backend: str = "hf"  # hf: transformers, one device | vllm: on all GPUs of the machine, in bf16
-    tensor_parallel_size: int | None = None  # of vllm: GPUs that share the model; null: all
-    max_model_len: int | None = None  # of vllm, tokens; null: the model's own
-    device: str = "auto"  # of hf
-    threads: int = 0
-    cache_dir: str = "data/scores"
-    output: str | None = None  # JSON file to write the scores to
-    tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
-    group: str | None = None  # W&B group
-
-
-@dataclass
-class EngineJob:
-    """Everything `python -m pma.engine` reads."""
-
-    engine: str = "torchtitan"
-    run: str = MISSING  # name in conf/run
-    scale: str = "paper"
-    seed: int = 0
-    overrides: list[str] = field(default_factory=list)  # Hydra overrides for the training run
-    tokenizer: str = "data/tokenizer"  # folder that AutoTokenizer and torchtitan read: tokenizer/ of the corpus
-    convert: str | None = None  # checkpoint, or merge of some, to make a Hugging Face folder of; null: write the config
-    output: str | None = None  # folder to make; null: runs/SCALE/RUN-seedN/torchtitan, or the snapshot of a step-N
-
-
-@dataclass
-class ReplayJob:
-    """Everything `python -m pma.replay` reads."""
-
-    scale: str = "cpu"
-    experiment: str | None = None  # one group only: figure_4, or a run's own; null: all
-    published: bool = False  # the records that come with the repository, instead of your own
-    runs_dir: str = "runs"
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-
-@dataclass
-class PlanJob:
-    """Everything `python -m pma.plan` reads. The rates are assumptions, which its output states."""
-
-    scale: str = "paper"
-    experiment: str = "all"
-    gpus: int | None = None  # of every run; null: the fewest on which each fits and ends within `days`
-    days: float = 30.0
-    mfu_dense: float = 0.40  # share of the peak FLOP/s in training: assumed, not measured
-    mfu_moe: float = 0.25
-    mfu_scoring: float = 0.20
-    peak_flops: float = 989.4e12  # of an H100 SXM, dense bf16
-    gpu_memory: float = 80.0e9  # bytes
-    headroom: float = 0.05  # share of it left to the allocator and the communication library
-    price: float = 2.5  # USD a GPU-hour, assumed
-    scoring_tokens: int | None = None  # that a merge is scored on; null: an estimate of the scale's suite
-    merge_rate: float = 1.8e9  # bytes of snapshots a second and core: pma.merge.engine's measured rate
-    merge_cores: int = 2
-    docs: str = "docs"  # folder of scale.md and plan.svg, written for all experiments of scale=paper
-
-
 def _times(factor: float, value: float) -> float:
     # Tokens stay integers, so that an impossible half token is refused by its type.
     product = float(factor) * value
     return round(product) if isinstance(value, int) and product == round(product) else product
 
 
-def register() -> None:
-    """Make the schemas known to Hydra, which each primary config of conf/ names in its defaults list, and the resolver
-    `${times:50,${scale.merge_interval}}`."""
+def register(*jobs: type) -> None:
+    """Make the schemas of commands known to Hydra, which each primary config of conf/ names in its defaults list
+    (TrainingJob as training_job), and the resolver `${times:50,${scale.merge_interval}}`."""
     OmegaConf.register_new_resolver("times", _times, replace=True)
-    store = ConfigStore.instance()
-    store.store(name="training_job", node=TrainingJob)
-    store.store(name="corpus_job", node=CorpusJob)
-    store.store(name="reproduce_job", node=ReproduceJob)
-    store.store(name="merge_job", node=MergeJob)
-    store.store(name="watch_job", node=WatchJob)
-    store.store(name="evaluate_job", node=EvaluateJob)
-    store.store(name="engine_job", node=EngineJob)
-    store.store(name="replay_job", node=ReplayJob)
-    store.store(name="plan_job", node=PlanJob)
+    for job in (TrainingJob, *jobs):
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", job.__name__).lower()
+        ConfigStore.instance().store(name=name, node=job)
 
 
 def _require(condition: bool, key: str, value: Any, mend: str) -> None:

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -123,3 +125,18 @@ def hash_files(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
     """SHA-256 of each file below `folder`, by relative name, but of those whose name ends so."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(but or "\0"))
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def complete_lines(path: Path) -> list[str]:
+    """Lines of a file that is written a line at a time; a kill can leave the last half written."""
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+@cache
+def revision() -> str | None:
+    """Git revision of the code, `-dirty` where it was changed; None outside a repository."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

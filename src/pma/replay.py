@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,24 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from pma import cli
-from pma.config import ROOT, hash_json
-from pma.files import MANIFEST, read_manifest
+from pma.config import ROOT, TrackingConfig, hash_json
+from pma.files import MANIFEST, complete_lines, read_manifest
+from pma.layout import snapshots
 from pma.merge.weights import method_weights
 from pma.records import read_records
-from pma.snapshot import snapshots
-from pma.tracking import Run, Weights, complete_lines, mode_of, sent_before, snapshot_artifact
+from pma.tracking import Run, Weights, mode_of, sent_before, snapshot_artifact
+
+
+@dataclass
+class ReplayJob:
+    """Everything `python -m pma.replay` reads."""
+
+    scale: str = "cpu"
+    experiment: str | None = None  # one group only: figure_4, or a run's own; null: all
+    published: bool = False  # the records that come with the repository, instead of your own
+    runs_dir: str = "runs"
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
 
 _MERGE = ["run", "seed", "tokens", "method", "n", "interval"]
 
@@ -232,7 +244,7 @@ def main(job: DictConfig) -> None:
 
 def command() -> None:
     """The console script."""
-    cli.run(main, "replay", "command")
+    cli.run(main, ReplayJob, "replay", "command")
 
 
 if __name__ == "__main__":

@@ -7,48 +7,20 @@ loads it. Merging only lists and reads: torch and transformers are imported by w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
 from pma.merge.formats import open_source
-from pma.merge.output import WEIGHTS
 from pma.merge.stream import source_hash
+from pma.merge.write import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MEND = "put the file back, or remove the run's whole folder and train it again: it gives the same bits"
-_NAME = re.compile(r"tokens-(\d+)")  # parsed as a number: tokens-10 must not match tokens-100
-
-
-def snapshot_dir(run_dir: Path, tokens: int) -> Path:
-    """Folder of the snapshot after `tokens` tokens."""
-    return run_dir / "snapshots" / f"tokens-{tokens:015d}"
-
-
-def list_by_tokens(folder: Path) -> dict[int, Path]:
-    """Published tokens-N folders below `folder`, by token count, ascending."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("tokens-*"))
-    return dict(sorted((int(match[1]), path) for match, path in matches if match))
-
-
-def snapshots(run_dir: Path) -> dict[int, Path]:
-    """Snapshots of a run by token count, ascending."""
-    return list_by_tokens(run_dir / "snapshots")
-
-
-def trajectory(run_dir: Path) -> dict[int, Path]:
-    """Snapshots by token count, ascending: those of a run, and before it those of the run it was forked off."""
-    own = snapshots(run_dir)
-    if not (run_dir / MANIFEST).exists() or "continues" not in (manifest := read_manifest(run_dir)):
-        return own
-    fork = manifest["continues"]
-    before = trajectory(run_dir.with_name(fork["run"]))
-    return {tokens: path for tokens, path in before.items() if tokens < fork["tokens"]} | own
 
 
 def copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:

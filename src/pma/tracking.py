@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,20 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pma.files import MANIFEST, read_manifest, write_text
-from pma.snapshot import list_by_tokens, snapshot_dir
+from pma.files import MANIFEST, complete_lines, read_manifest, revision, write_text
+from pma.layout import list_by_tokens, snapshot_dir
 
 WANDB = "wandb"  # folder of offline runs, beside the runs' own
 _FINISH_SECONDS = 60  # a server that takes no more must not hold a finished run for long
-
-
-@cache
-def revision() -> str | None:
-    """Git revision of the code, `-dirty` where it was changed; None outside a repository."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 @cache
@@ -310,9 +300,3 @@ class Tracker:
     ) -> None:
         self._file.close()
         self._run.finish(kind is None, sent=str(len(complete_lines(self._path))))
-
-
-def complete_lines(path: Path) -> list[str]:
-    """Lines of a file that is written a line at a time; a kill can leave the last half written."""
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()

@@ -7,14 +7,27 @@ python -m pma.corpus -m data=paper 'part=range(16)' parts=16 hydra/launcher=slur
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from pma import cli
+from pma.config import DataConfig
 from pma.corpus.build import prepare, prepare_part
 from pma.corpus.mix import ROUND, round_counts
 from pma.corpus.tokens import mixing_weights
+
+
+@dataclass
+class CorpusJob:
+    """Everything `python -m pma.corpus` reads."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    data_dir: str = "data"
+    part: int | None = None  # every parts-th shard of the hub's data sets, from this one on; null: the whole corpus
+    parts: int = 1
+    processes: int = 0  # 0: the cores this job may use. Does not change the bits
 
 
 def _show(folder: Path, data: DictConfig) -> None:
@@ -62,7 +75,7 @@ def main(job: DictConfig) -> None:
 
 def command() -> None:
     """The console script."""
-    cli.run(main, "corpus")
+    cli.run(main, CorpusJob, "corpus")
 
 
 if __name__ == "__main__":

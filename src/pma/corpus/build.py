@@ -22,11 +22,11 @@ from transformers import PreTrainedTokenizerFast
 
 from pma.config import DataConfig, GeneratedConfig, cpu_threads, hash_json
 from pma.corpus import hub, instruct, items, shards, sources
+from pma.corpus.clean import END_OF_TEXT, Document, order_key
 from pma.corpus.generated import Generated, generate
 from pma.corpus.instruct import Pair
 from pma.corpus.mix import round_counts
 from pma.corpus.overlap import Overlap
-from pma.corpus.text import END_OF_TEXT, Document, order_key
 from pma.corpus.tokens import mixing_weights
 from pma.files import publish_folder, publish_made, sha256_file, write_json
 

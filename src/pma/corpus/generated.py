@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pma.config import GeneratedConfig, TaskConfig
-from pma.corpus.text import Document
+from pma.corpus.clean import Document
 
 # Example i of a reasoning-gym dataset is drawn from Random(seed + i), so parts this far apart never share a draw.
 _STRIDE = 100_000_000  # for a part of the text; its tasks share it, else they would ask about the same numbers

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pma.config import HubConfig
+from pma.corpus.clean import Document, clean, order_key
 from pma.corpus.sources import Split
-from pma.corpus.text import Document, clean, order_key
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

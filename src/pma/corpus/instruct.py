@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from pma.corpus.clean import Document
 from pma.corpus.generated import Question
-from pma.corpus.text import Document
 
 ENTRY = re.compile(r"([^\n(]+) \((\w+)\):( [^\n]+?[a-z]{3}\.)(?=[ \n]|$)")  # word, part of speech, first definition
 _COMPLETION_CHARACTERS = (12, 100)

@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, pairwise
 from typing import Any
 
+from pma.corpus.clean import Document, order_key
 from pma.corpus.generated import Question
 from pma.corpus.instruct import ENTRY, Pair, pairs, question_pair
-from pma.corpus.text import Document, order_key
 
 DOMAIN_OF_AXIS = {
     "proxy/code": "code",

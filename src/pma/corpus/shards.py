@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from pma.config import DataConfig, HubConfig
 from pma.corpus import hub
+from pma.corpus.clean import END_OF_TEXT, order_key
 from pma.corpus.overlap import Overlap
-from pma.corpus.text import END_OF_TEXT, order_key
 from pma.files import publish_file, write_bytes, write_json
 
 _BATCH = 4_000_000  # characters encoded at once

@@ -22,7 +22,7 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
 from tqdm import tqdm
 
 from pma.config import SourceConfig
-from pma.corpus.text import Document, clean, order_key, pieces
+from pma.corpus.clean import Document, clean, order_key, pieces
 from pma.files import sha256_file
 
 Unit = tuple[str, Callable[[], Iterable[str]]]  # key that the split goes by, and what reads its texts

@@ -12,9 +12,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from pma.ahead import ahead
 from pma.config import PARTS, DataConfig
 from pma.corpus.mix import Mix
-from pma.parallel import ahead
 
 IGNORED = -100  # target of a position where nothing is learnt; torch's default ignore_index
 

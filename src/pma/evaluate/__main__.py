@@ -1,12 +1,44 @@
-"""python -m pma.evaluate model=DIR [suite=proxy|instruct|paper] [backend=hf|vllm] [corpus=DIR]"""
+"""Score a model folder: python -m pma.evaluate model=DIR [suite=proxy|instruct|paper] [backend=hf|vllm] [corpus=DIR]"""
 
-from pma.cli import run
-from pma.evaluate.command import evaluate
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING, DictConfig
+
+from pma import cli
+from pma.config import TrackingConfig
+
+
+@dataclass
+class EvaluateJob:
+    """Everything `python -m pma.evaluate` reads."""
+
+    model: str = MISSING  # folder in Hugging Face layout
+    suite: str = "proxy"  # proxy | instruct | paper
+    corpus: str | None = None  # corpus folder with the items; null: the one the model was trained on
+    limit: int | None = None  # items a task, for a quick look
+    backend: str = "hf"  # hf: transformers, one device | vllm: on all GPUs of the machine, in bf16
+    tensor_parallel_size: int | None = None  # of vllm: GPUs that share the model; null: all
+    max_model_len: int | None = None  # of vllm, tokens; null: the model's own
+    device: str = "auto"  # of hf
+    threads: int = 0
+    cache_dir: str = "data/scores"
+    output: str | None = None  # JSON file to write the scores to
+    tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
+    group: str | None = None  # W&B group
+
+
+def main(job: DictConfig) -> None:
+    """Entry point of `python -m pma.evaluate`."""
+    from pma.evaluate.command import evaluate
+
+    evaluate(job)
 
 
 def command() -> None:
     """The console script."""
-    run(evaluate, "evaluate", "command")
+    cli.run(main, EvaluateJob, "evaluate", "command")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from pma.config import ROOT, hash_json
 from pma.evaluate.scorer import Score, Scorer
 from pma.evaluate.suites import Suite, load_suite
 from pma.evaluate.tasks import write_tasks
-from pma.evaluate.vllm_scorer import DTYPE, VllmScorer, tensor_parallel_size, vllm_class
+from pma.evaluate.vllm import DTYPE, VllmScorer, tensor_parallel_size, vllm_class
 from pma.files import MANIFEST, read_manifest, sha256_file, write_json
-from pma.model import load_pretrained
+from pma.model.build import load_pretrained
 
 
 def evaluate(cfg: DictConfig) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pma.layout import window
 from pma.merge.engine import Merge, Options, Policy, average, averages, merge_all
-from pma.merge.select import window
 from pma.merge.weights import decay, ema, equivalent_decay, explicit, method_weights, sma, wma
 
 __all__ = [

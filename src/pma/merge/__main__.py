@@ -10,18 +10,65 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pma import cli
+from pma.config import TrackingConfig
 from pma.files import MANIFEST
+from pma.layout import run_window, tokens_of
 from pma.merge import kernels
 from pma.merge.engine import Merge, Options, Policy, merge_all, opened, plan
 from pma.merge.ranks import is_first
-from pma.merge.select import run_window, tokens_of
 from pma.merge.weights import equivalent_decay, explicit, method_weights
+
+
+@dataclass
+class MergeRecipeConfig:
+    """One of several merges made in one pass over the snapshots of run_dir."""
+
+    method: str = MISSING
+    n: int = MISSING
+    interval: int = MISSING  # tokens
+    end: int = MISSING  # tokens
+    alpha: float | None = None
+    output: str = MISSING
+
+
+@dataclass
+class MergeJob:
+    """Everything `python -m pma.merge` reads."""
+
+    run_dir: str | None = None
+    sources: list[str] = field(default_factory=list)  # folders or repo@revision of the hub, oldest first
+    method: str | None = None  # sma | wma | ema | linear | cosine | 1-sqrt
+    weights: list[float] | None = None  # explicit, oldest first
+    alpha: float | None = None  # of ema
+    positions: list[float] | None = None  # of the sources in training, for the shapes of a decay; null: evenly spaced
+    n: int | None = None
+    interval: int | None = None  # tokens
+    end: int | None = None  # tokens
+    output: str | None = None
+    merges: list[MergeRecipeConfig] = field(default_factory=list)  # many at once, instead of method .. output
+    dtype: str = "float32"  # storage type: float32 | bfloat16 | float16 | float64 | newest (as in the newest source)
+    accumulate: str = "float32"  # float32 | float64
+    format: str = "safetensors"  # of the output: safetensors | dcp
+    shard_size: int = 5_000_000_000  # bytes of an output file
+    assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
+    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
+    integers: str = "refuse"  # that differ: refuse | newest
+    router_bias: str = "average"  # load-balancing biases: average | newest
+    suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
+    diagnose: bool = True  # distances, cosines and variances into diagnostics.json
+    memory: int = 8_388_608  # bytes for blocks in flight
+    threads: int = 0  # 0: the cores this process may use. Does not change the bits
+    dry_run: bool = False  # only check, and print the plan
+    tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
+    group: str | None = None  # W&B group
+
 
 _RECIPE = ("method", "weights", "alpha", "positions", "n", "interval", "end")
 
@@ -142,7 +189,7 @@ def main(job: DictConfig) -> None:
 
 def command() -> None:
     """The console script."""
-    cli.run(main, "merge", "command")
+    cli.run(main, MergeJob, "merge", "command")
 
 
 if __name__ == "__main__":

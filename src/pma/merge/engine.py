@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from pma import __version__
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write_json
-from pma.merge import diagnose, output, ranks
+from pma.merge import diagnose, ranks, write
 from pma.merge.formats import SIZES, Source, TensorInfo, open_source
 from pma.merge.stream import NUMPY, Pass, Seen, Sum
 from pma.merge.weights import equivalent_decay
@@ -357,11 +357,11 @@ def _open_writers(
     stored: Sequence[Mapping[str, TensorInfo]],
     options: Options,
     stack: ExitStack,
-) -> list[output.SafetensorsWriter]:
-    def open_all(create: bool) -> list[output.SafetensorsWriter]:
+) -> list[write.SafetensorsWriter]:
+    def open_all(create: bool) -> list[write.SafetensorsWriter]:
         made = []
         for aside, infos in zip(asides, stored, strict=True):
-            made.append(output.SafetensorsWriter(aside, infos, options.shard_size, create))
+            made.append(write.SafetensorsWriter(aside, infos, options.shard_size, create))
             stack.callback(made[-1].close)
         return made
 
@@ -416,14 +416,14 @@ def _finish(
     router: Sequence[str],
     warnings: Sequence[str],
 ) -> None:
-    paths = output.assets(sources[-1], options.assets)
+    paths = write.assets(sources[-1], options.assets)
     newest = read_manifest(sources[-1].folder) if (sources[-1].folder / MANIFEST).exists() else {}
     found = diagnose.diagnostics(seen.grams, seen.counts) if seen.grams else None
     types = sorted({info.dtype for source in sources for info in source.tensors.values() if info.floating})
     for aside, merge, content in zip(asides, merges, seen.sum_hashes, strict=True):
         if options.format == "dcp":
-            output.to_dcp(aside)
-        output.copy_assets(paths, aside, None if options.dtype == "newest" else options.dtype)
+            write.to_dcp(aside)
+        write.copy_assets(paths, aside, None if options.dtype == "newest" else options.dtype)
         total = sum(merge.weights)
         provenance = {
             "recipe": dict(merge.recipe),
@@ -445,4 +445,4 @@ def _finish(
             provenance["corpus"] = newest["corpus"]
         if found is not None:
             write_json(aside / "diagnostics.json", found)
-        write_json(aside / MANIFEST, {**provenance, "content": content, "files": hash_files(aside, but=output.WEIGHTS)})
+        write_json(aside / MANIFEST, {**provenance, "content": content, "files": hash_files(aside, but=write.WEIGHTS)})

@@ -1,0 +1,1 @@
+"""Dense and MoE language models, and the training loss."""

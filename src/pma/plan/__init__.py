@@ -1,0 +1,1 @@
+"""What runs would take, worked out without running them."""

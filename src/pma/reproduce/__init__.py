@@ -1,0 +1,1 @@
+"""Experiments of the paper: planned, trained, scored, recorded."""

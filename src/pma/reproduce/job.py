@@ -1,0 +1,84 @@
+"""The schema of `python -m pma.reproduce` and of conf/experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from pma.config import ScaleConfig, TrackingConfig
+
+
+@dataclass
+class RecipeConfig:
+    """Which snapshots with which weights; intervals are multiples of the scale's merge_interval."""
+
+    method: str = MISSING  # last | sma | wma | ema
+    n: int = 1
+    interval: float = 1.0
+    alpha: float | None = None
+    points: list[float] | None = None  # only at these points; null: at all of the part
+
+
+@dataclass
+class PartConfig:
+    """Runs of an experiment and what is scored of them. Without points the runs are only trained, for their curves."""
+
+    runs: list[str] = MISSING  # names in conf/run
+    seeds: int = 1  # 0 .. seeds - 1
+    suite: str = "proxy"
+    points: list[float] = field(default_factory=list)  # where merges end, in multiples of the scale's merge_interval
+    recipes: list[RecipeConfig] = field(default_factory=list)
+    noise_points: int = 0  # last snapshots, merge_interval apart, for the signal-to-noise ratio
+
+
+@dataclass
+class MeasurementConfig:
+    """Something measured of a window of snapshots that is not the score of a merge."""
+
+    kind: str = MISSING  # landscape | curvature
+    run: str = MISSING
+    end: float = MISSING  # multiples of the scale's merge_interval, as interval
+    n: int = 10
+    interval: float = 1.0
+    reference: str | None = None  # curvature: run whose last snapshot is the reference; null: the window's mean
+
+
+@dataclass
+class ExperimentConfig:
+    """One figure or table of the paper: the runs, recipes and suites it needs."""
+
+    name: str = MISSING
+    title: str = MISSING
+    claims: list[str] = field(default_factory=list)  # those it decides
+    parts: list[PartConfig] = field(default_factory=list)
+    measurements: list[MeasurementConfig] = field(default_factory=list)
+    includes: list[str] = field(default_factory=list)  # instead of all that: other experiments
+
+
+@dataclass
+class ReproduceJob:
+    """Everything `python -m pma.reproduce` reads."""
+
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    seeds: list[int] | None = None  # instead of those each part of the experiment names
+    jobs: int = 2  # training runs at once
+    minutes: float | None = None  # stop after so many; the same command goes on
+    # null: train in processes here, score in this one | slurm: jobs, one a run and one for some merges | local: such
+    # jobs on this machine, `jobs` at once
+    launcher: str | None = None
+    nodes: int = 1  # of a training job
+    gpus_per_node: int = 0  # of a job; as many processes a node train the run together
+    merges_per_job: int = 4  # of one run, that a scoring job takes one after the other
+    scoring_python: str | None = None  # interpreter of scoring jobs, where vLLM has an environment of its own
+    slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: +slurm.partition=NAME
+    slurm_setup: list[str] = field(default_factory=list)  # shell lines before a job's work
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    overrides: list[str] = field(default_factory=list)  # Hydra overrides for every training run
+    device: str = "auto"
+    threads: int = 0
+    dry_run: bool = False
+    data_dir: str = "data"
+    runs_dir: str = "runs"

@@ -1,0 +1,1 @@
+"""What the weights around a merge look like: planes of scores, curvature."""

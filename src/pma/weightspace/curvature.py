@@ -1,0 +1,133 @@
+"""Second-order expansion of the loss around a reference: Eq. 6-15 of arXiv 2505.12082, measured.
+
+With theta* a reference, d_i = theta_i - theta*, g and H the gradient and Hessian of the cross-entropy at theta*:
+
+    L(theta_i) ~ L(theta*) + g'd_i + 1/2 d_i'H d_i
+
+and the mean of k snapshots has a lower loss than their mean loss, to this order, when (Eq. 15)
+
+    sum_{i != j} d_i'H d_j  <  (k - 1) sum_i d_i'H d_i.
+
+The paper takes theta* as an optimum and drops g'd_i; it need not: for equal weights that term cancels in the gain.
+Right minus left is k sum_i e_i'H e_i with e_i = theta_i - their mean, whatever theta* is: the reference only says
+where H is taken. So the inequality holds wherever H is positive semi-definite along the snapshots, at their mean or
+elsewhere, and by how much is the predicted gain, mean_i L(theta_i) - L(mean) ~ (right - left) / (2 k^2).
+
+In an MoE the choice of experts is a step function of the weights and has no derivative: H is that of the model with
+each token's experts held as the reference chooses them, and the load-balancing loss is no part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from pma.weightspace.landscape import snapshot_vectors, weight_vector, write_vector
+
+_TOKENS_AT_ONCE = 2048  # bounds the memory of the graph; the result is a sum over the parts
+
+
+def derivatives(loss: Tensor, parameters: Sequence[Tensor], directions: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second derivatives of `loss` along `directions` (k, parameters), exact by double backward.
+
+    Returns:
+        g'd_i (k,) and d_i'H d_j (k, k), float64. The matrix is symmetric up to rounding.
+    """
+    gradient = _flat(torch.autograd.grad(loss, parameters, create_graph=True))
+    along = [gradient @ direction for direction in directions]
+    rows = []
+    for slope in along:
+        hessian_product = _flat(torch.autograd.grad(slope, parameters, retain_graph=True))
+        rows.append(torch.stack([hessian_product.double() @ d.double() for d in directions]))
+    return torch.stack(along).detach().double(), torch.stack(rows)
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _cross_entropy(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    # Not pma.model.loss: that takes its gradient at once and has no second one. Nor has fused attention.
+    with sdpa_kernel(SDPBackend.MATH):
+        hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+    return F.cross_entropy(F.linear(hidden, model.lm_head.weight).flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def _parts(model: PreTrainedModel, batches: Tensor) -> list[tuple[Tensor, float]]:
+    """Parts of `batches` and their shares of it."""
+    parts = batches.to(model.device).split(max(1, _TOKENS_AT_ONCE // (batches.shape[1] - 1)))
+    return [(part, len(part) / len(batches)) for part in parts]
+
+
+@torch.no_grad()
+def _loss_of(model: PreTrainedModel, vector: Tensor, batches: Tensor) -> float:
+    write_vector(model, vector)
+    return sum(share * _cross_entropy(model, part).item() for part, share in _parts(model, batches))
+
+
+def measure(
+    folders: Sequence[Path], reference: dict[str, Tensor], model: PreTrainedModel, batches: Tensor
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Terms of the expansion around `reference`, and the losses they stand for.
+
+    Args:
+        folders: snapshots, oldest first.
+        reference: theta*, named as in a model folder: the mean of the snapshots, or a model annealed from the same run.
+        model: of their architecture; holds the reference afterwards.
+        batches: int64 (batch, length + 1) held-out tokens; derivatives and losses are of their mean cross-entropy.
+
+    Returns:
+        Rows term, i, j, value with snapshots numbered from 1 = oldest: term "hessian" is d_i'H d_j, "gradient" g'd_i
+        (j = 0), in nats a token. And the measured losses: reference, snapshot_1 .. snapshot_k, merged (their mean).
+
+    Raises:
+        ValueError: for fewer than 2 snapshots, or weights that do not fit the model.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"{len(folders)} snapshots: give at least 2, the terms are between them")
+    vectors = snapshot_vectors(folders, model)
+    origin = weight_vector(model, reference)
+    models = {"reference": origin, **{f"snapshot_{i}": v for i, v in enumerate(vectors, 1)}, "merged": vectors.mean(0)}
+    losses = {name: _loss_of(model, v, batches) for name, v in tqdm(models.items(), desc="losses", disable=None)}
+
+    write_vector(model, origin)
+    parameters = list(model.parameters())
+    gradient, hessian = 0, 0
+    for part, share in tqdm(_parts(model, batches), desc="Hessian", disable=None):
+        first, second = derivatives(_cross_entropy(model, part), parameters, vectors - origin)
+        gradient, hessian = gradient + share * first, hessian + share * second
+    rows = [("gradient", i, 0, value) for i, value in enumerate(gradient.tolist(), 1)]
+    rows += [("hessian", i, j, v) for i, row in enumerate(hessian.tolist(), 1) for j, v in enumerate(row, 1)]
+    return pd.DataFrame(rows, columns=["term", "i", "j", "value"]), losses
+
+
+def inequality(terms: pd.DataFrame, losses: dict[str, float]) -> dict[str, float]:
+    """Eq. 15 and what it predicts, from the results of `measure`.
+
+    Returns:
+        cross: the left side, sum_{i != j} d_i'H d_j; bound: the right side, (k - 1) sum_i d_i'H d_i.
+        predicted_gain: (bound - cross) / (2 k^2); measured_gain: mean_i L(theta_i) - L(merged); nats a token.
+        negative_curvature: the share of negative eigenvalues, by size, of e_i'H e_j (e_i = theta_i - their mean); 0,
+        up to rounding, when H is positive semi-definite along the snapshots, so that the inequality cannot but hold.
+    """
+    matrix = terms[terms["term"] == "hessian"].pivot(index="i", columns="j", values="value").to_numpy()
+    k = len(matrix)
+    cross, bound = matrix.sum() - matrix.trace(), (k - 1) * matrix.trace()
+    centring = np.eye(k) - 1 / k
+    eigenvalues = np.linalg.eigvalsh(centring @ (matrix + matrix.T) / 2 @ centring)
+    return {
+        "cross": float(cross),
+        "bound": float(bound),
+        "predicted_gain": float((bound - cross) / (2 * k**2)),
+        "measured_gain": float(np.mean([losses[f"snapshot_{i}"] for i in range(1, k + 1)]) - losses["merged"]),
+        "negative_curvature": float(np.abs(eigenvalues[eigenvalues < 0]).sum() / np.abs(eigenvalues).sum()),
+    }
