@@ -55,7 +55,7 @@ def test_scores_do_not_depend_on_threads(make_model, suite, tokenizer, tmp_path)
     assert one == three
 
 
-def test_a_score_is_computed_once_and_read_back_without_themake_model(make_model, suite, tokenizer, tmp_path):
+def test_a_score_is_computed_once_and_read_back_without_the_model(make_model, suite, tokenizer, tmp_path):
     model, other = make_model(seed=0), make_model(seed=1)
     cached = Scorer(suite, model, tokenizer, tmp_path)
     first = cached.score("one")
