@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer
 
-from pma.config import DataConfig, cpu_threads, hash_json
+from pma.config import DataConfig, hash_json
 from pma.corpus import instruct, shards
 from pma.corpus.check import check
 from pma.corpus.clean import order_key
@@ -27,6 +27,7 @@ from pma.corpus.read import read_all
 from pma.corpus.report import bytes_per_token, domain_table
 from pma.corpus.split import beginnings, deduplicate, reserve, take
 from pma.corpus.tokenizer import as_transformers, count_tokens, train_tokenizer, write_documents, write_pairs
+from pma.device import cpu_threads
 from pma.files import publish_folder, publish_made, sha256_file, write_json
 
 CORPUS_VERSION = 4  # raise it when a change here changes what is built

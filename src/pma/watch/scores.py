@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from pma.device import choose_device
 from pma.records import Record, write_records
 
 if TYPE_CHECKING:
@@ -57,14 +58,15 @@ class FolderScorer:
     def _load(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
-        from pma.evaluate.folder import device_of
         from pma.evaluate.scorer import Scorer
         from pma.model.build import load_pretrained
 
         job = self._job
         self._model = load_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(job.assets or folder, local_files_only=True)
-        self._scorer = Scorer(self._suite, self._model, tokenizer, self._cache_dir, device_of(job.device), job.threads)
+        self._scorer = Scorer(
+            self._suite, self._model, tokenizer, self._cache_dir, choose_device(job.device), job.threads
+        )
 
 
 def records_of(run: str, suite: str, method: str, n: int, tokens: int, scores: Scores) -> list[Record]:
