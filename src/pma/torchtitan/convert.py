@@ -84,7 +84,7 @@ def _require_same(source: Source, names: TensorNames, m: ModelConfig) -> None:
 
 def _write_tensors(source: Source, names: TensorNames, folder: Path) -> str:
     """Write the tensors; returns their storage type by torch's name, float32 where there are several."""
-    infos = {}
+    infos: dict[str, TensorInfo] = {}
     for name, (shape, targets) in names.items():
         info = TensorInfo(source.tensors[name].dtype, shape[1:] if len(targets) > 1 else shape)
         infos |= {target: info for target in targets}
