@@ -112,25 +112,28 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         make_corpus(corpus, args.items, args.domains)
     models = make_models(folder / "models", corpus, args.models)
     write_tasks("proxy", corpus, folder / "tasks")
-    ours, theirs = [], []
+    in_process, command_line = [], []
     print(f"{'round':>5}  {'command line, s':>15}  {f'{args.models} in one process, s':>24}  {'s a model':>9}")
     for number in range(args.calls):
         model, output, shared = models[number % args.models], folder / f"cli{number}", folder / f"shared{number}"
         cli = ["--model", "hf", "--model_args", f"pretrained={model},dtype=float32", "--device", "cpu"]
         cli += ["--include_path", str(folder / "tasks"), "--tasks", "pma_proxy"]
         cli += ["--batch_size", str(args.batch_size), "--output_path", str(output)]
-        theirs.append(timed([sys.executable, "-m", "lm_eval", *cli], args.threads))
+        command_line.append(timed([sys.executable, "-m", "lm_eval", *cli], args.threads))
         own = [__file__, "--threads", str(args.threads), "--score", str(shared), str(corpus), *map(str, models)]
-        ours.append(timed([sys.executable, *own], args.threads))
-        print(f"{number + 1:5}  {theirs[-1]:15.1f}  {ours[-1]:24.1f}  {ours[-1] / args.models:9.2f}", flush=True)
+        in_process.append(timed([sys.executable, *own], args.threads))
+        print(
+            f"{number + 1:5}  {command_line[-1]:15.1f}  {in_process[-1]:24.1f}  {in_process[-1] / args.models:9.2f}",
+            flush=True,
+        )
         averages = json.loads((shared / "averages.json").read_text())
         if abs(averages[model.name] - command_line_average(output)) > 1e-4:
             raise RuntimeError(f"{model.name}: {averages[model.name]} here, {command_line_average(output)} by lm-eval")
-    per_model = statistics.median(ours) / args.models
+    per_model = statistics.median(in_process) / args.models
+    per_call = statistics.median(command_line)
     print(
-        f"median: {statistics.median(theirs):.1f} s a model by lm-eval's command line, {per_model:.2f} s in a process "
-        f"of {args.models} (start-up amortised over them): {statistics.median(theirs) / per_model:.1f} times as fast; "
-        f"{args.threads} threads, same scores"
+        f"median: {per_call:.1f} s a model by lm-eval's command line, {per_model:.2f} s in a process of {args.models} "
+        f"(start-up amortised over them): {per_call / per_model:.1f} times as fast; {args.threads} threads, same scores"
     )
 
 

@@ -35,9 +35,9 @@ def test_wrong_answers_have_the_form_of_the_answer(question: str, answer: str, e
 
 @given(st.text("ab ;.", min_size=1, max_size=20), st.integers(0, 9))
 def test_corruptions_are_other_orders_of_the_same_characters(text: str, seed: int) -> None:
-    found = corruptions(text, random.Random(seed))
-    assert len(set(found)) == len(found) <= 2 and text not in found
-    assert all(sorted(other) == sorted(text) for other in found)
+    corrupted = corruptions(text, random.Random(seed))
+    assert len(set(corrupted)) == len(corrupted) <= 2 and text not in corrupted
+    assert all(sorted(other) == sorted(text) for other in corrupted)
 
 
 def test_wrong_lists_are_other_orders_and_one_with_an_element_twice() -> None:

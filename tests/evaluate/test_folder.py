@@ -59,15 +59,15 @@ def test_vllm_scores_a_folder_as_transformers_does(vllm, command, model_dir, cor
     for backend in ("hf", "vllm", "vllm"):
         assert command(*call, f"backend={backend}") == 0
         written.append(json.loads((tmp_path / "scores.json").read_text()))
-    theirs, ours, again = written
-    assert ours == again and ours["version"] == theirs["version"] + "-vllm"
+    by_transformers, by_vllm, again = written
+    assert by_vllm == again and by_vllm["version"] == by_transformers["version"] + "-vllm"
     assert len(vllm.started) == 1  # the second time all came from the cache, which it shares with no other backend
     assert len([path for path in (tmp_path / "scores").iterdir() if not path.name.endswith("-tasks")]) == 2
     assert vllm.started[0]["dtype"] == "bfloat16" and vllm.started[0]["tensor_parallel_size"] == 1
-    for one, other in zip(ours["scores"], theirs["scores"], strict=True):
-        assert (one["task"], one["metric"], one["n"]) == (other["task"], other["metric"], other["n"])
-        if one["metric"] == "bits_per_byte":  # weights were rounded, long texts are cut elsewhere
-            assert one["value"] != other["value"] and one["value"] == pytest.approx(other["value"], rel=0.02)
+    for score, other in zip(by_vllm["scores"], by_transformers["scores"], strict=True):
+        assert (score["task"], score["metric"], score["n"]) == (other["task"], other["metric"], other["n"])
+        if score["metric"] == "bits_per_byte":  # weights were rounded, long texts are cut elsewhere
+            assert score["value"] != other["value"] and score["value"] == pytest.approx(other["value"], rel=0.02)
 
 
 def test_vllm_takes_its_options_and_generates(vllm, toy_paper, command, model_dir, tmp_path):

@@ -34,11 +34,11 @@ def test_scores_are_those_of_lm_eval(make_model, kind, name, corpus, tokenizer, 
     heldout = {"heldout_drama", "heldout_prose", "heldout"} if name == "proxy" else set()
     assert {task for task, _ in ours} == {*AXES[name], "average", *heldout}
     for (task, metric), score in ours.items():
-        theirs = results[names.get(task, f"pma_{name}_{task}")]
-        assert score.value == pytest.approx(theirs[f"{metric},none"], rel=1e-5)
-        assert score.n == theirs["sample_len"]
-        if theirs[f"{metric}_stderr,none"] != "N/A":
-            assert score.stderr == pytest.approx(theirs[f"{metric}_stderr,none"], rel=1e-4)
+        reference = results[names.get(task, f"pma_{name}_{task}")]
+        assert score.value == pytest.approx(reference[f"{metric},none"], rel=1e-5)
+        assert score.n == reference["sample_len"]
+        if reference[f"{metric}_stderr,none"] != "N/A":
+            assert score.stderr == pytest.approx(reference[f"{metric}_stderr,none"], rel=1e-4)
 
 
 def test_averages_are_unweighted_means_of_independent_tasks(make_model, suite, tokenizer, tmp_path):
@@ -51,8 +51,10 @@ def test_averages_are_unweighted_means_of_independent_tasks(make_model, suite, t
 
 
 def test_scores_do_not_depend_on_threads(make_model, suite, tokenizer, tmp_path):
-    one, three = (Scorer(suite, make_model(), tokenizer, tmp_path / str(n), threads=n).score("w") for n in (1, 3))
-    assert one == three
+    with_one, with_three = (
+        Scorer(suite, make_model(), tokenizer, tmp_path / str(n), threads=n).score("w") for n in (1, 3)
+    )
+    assert with_one == with_three
 
 
 def test_a_score_is_computed_once_and_read_back_without_the_model(make_model, suite, tokenizer, tmp_path):
@@ -89,14 +91,14 @@ def test_weights_with_nan_are_refused(make_model, suite, tokenizer, tmp_path):
 def test_the_paper_suite_scores_groups_shots_and_generation(make_model, toy_paper, tokenizer, tmp_path):
     model = make_model("dense")
     scores = _by_name(Scorer(load_suite("paper"), model, tokenizer, tmp_path / "cache").score("w"))
-    theirs = lm_eval.simple_evaluate(
+    reference = lm_eval.simple_evaluate(
         HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3),
         tasks=["toy_group"],
         num_fewshot=2,
         task_manager=toy_paper,
     )["results"]["toy_group"]
-    assert scores["toy_group", "acc"].value == pytest.approx(theirs["acc,none"])
-    assert scores["toy_group", "acc"].stderr == pytest.approx(theirs["acc_stderr,none"])
+    assert scores["toy_group", "acc"].value == pytest.approx(reference["acc,none"])
+    assert scores["toy_group", "acc"].stderr == pytest.approx(reference["acc_stderr,none"])
     assert scores["toy_write", "exact_match"].n == 8
     values = [scores["toy_group", "acc"].value, scores["toy_write", "exact_match"].value]
     assert scores["average", "score"].value == pytest.approx(statistics.fmean(values))

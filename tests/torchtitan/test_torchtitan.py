@@ -128,12 +128,12 @@ def test_merged_checkpoints_become_the_model_of_the_merged_weights(trained, toke
     for dtype, format in (("float32", "safetensors"), ("float32", "dcp"), ("bfloat16", "safetensors")):
         name = f"{format}-{dtype}"
         merged = pma.merge(list(steps.values()), tmp_path / f"merged-{name}", dtype=dtype, format=format)
-        made = convert(str(merged), tmp_path / name, cfg.model, length, tokenizer)
-        verify(made)
+        model = convert(str(merged), tmp_path / name, cfg.model, length, tokenizer)
+        verify(model)
         expected = build(cfg.model, length)
         averaged = average([folder / "plain" / "10", folder / "plain" / "20"], sma(2))
         load_weights(expected, {name: tensor.to(getattr(torch, dtype)) for name, tensor in averaged.items()})
-        assert torch.equal(logits(load_pretrained(made)), logits(expected))
+        assert torch.equal(logits(load_pretrained(model)), logits(expected))
 
 
 def test_steps_become_snapshots_that_merge_and_watch_find_by_tokens(trained, tokenizer, tmp_path):
@@ -147,10 +147,10 @@ def test_steps_become_snapshots_that_merge_and_watch_find_by_tokens(trained, tok
     assert list(snapshots(run_dir)) == [10 * batch, 20 * batch]
     assert run_window(run_dir, 2, 10 * batch, 20 * batch) == list(snapshots(run_dir).values())
     assert all(complete(path) for path in positions(run_dir).values()) and len(positions(run_dir)) == 2
-    for step, made in zip((10, 20), snapshots(run_dir).values(), strict=True):
+    for step, model in zip((10, 20), snapshots(run_dir).values(), strict=True):
         plain = load_pretrained(folder / "plain" / str(step))
-        assert torch.equal(logits(load_pretrained(made)), logits(plain))
-        assert load_pretrained(made).config.architectures == [type(plain).__name__]
+        assert torch.equal(logits(load_pretrained(model)), logits(plain))
+        assert load_pretrained(model).config.architectures == [type(plain).__name__]
 
 
 def test_what_is_no_checkpoint_of_the_run_is_refused(trained, tokenizer, tmp_path):
@@ -175,15 +175,15 @@ def test_what_is_no_checkpoint_of_the_run_is_refused(trained, tokenizer, tmp_pat
 def read_tables(path: Path) -> dict[str, dict]:
     """The tables of a written config, and that its code names none that it lacks."""
     tree = ast.parse(path.read_text())
-    found = {
+    values = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
     }
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id.isupper()}
-    assert used - {"DATASETS"} == found.keys()
+    assert used - {"DATASETS"} == values.keys()
     assert "$" not in path.read_text().replace('norm\\.weight$"', "")
-    return found
+    return values
 
 
 @pytest.mark.parametrize("run", ["dense_70b", "moe_10b_100b", "moe_20b_200b"])
@@ -192,34 +192,34 @@ def test_the_config_says_what_ours_says(run, schedule, tmp_path):
     cfg = config("scale=paper", f"run={run}", f"schedule={schedule}", "seed=3")
     path = write_config(cfg, tmp_path, "words")
     assert path.name == f"pma_{run}.py" and "torchtitan 0.3.0" in path.read_text().split('"""')[1]
-    said = read_tables(path)
-    training, rate = said["TRAINING"], said["SCHEDULE"]
+    written = read_tables(path)
+    training, rate = written["TRAINING"], written["SCHEDULE"]
     batch = training["global_batch_size"] * training["seq_len"]
     assert batch == cfg.scale.batch_tokens
     assert training["steps"] * batch == rate["total_steps"] * batch == cfg.train.total_tokens
     assert rate["warmup_steps"] * batch == cfg.schedule.warmup_tokens
     decay = round(rate["total_steps"] * rate["decay_ratio"])  # as torchtitan computes it
     assert decay * batch == cfg.schedule.decay_tokens
-    assert said["CHECKPOINT"]["interval"] * batch == cfg.train.snapshot_interval
-    assert said["CHECKPOINT"]["keep_latest_k"] == 0
-    assert said["OPTIMIZER"] == {"lr": cfg.schedule.peak_lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
-    assert said["DEBUG"] == {"seed": 3} and said["FOLDERS"]["hf_assets_path"] == "words"
-    assert said["MODEL"] == {key: value for key, value in cfg.model.items() if value is not None}
+    assert written["CHECKPOINT"]["interval"] * batch == cfg.train.snapshot_interval
+    assert written["CHECKPOINT"]["keep_latest_k"] == 0
+    assert written["OPTIMIZER"] == {"lr": cfg.schedule.peak_lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    assert written["DEBUG"] == {"seed": 3} and written["FOLDERS"]["hf_assets_path"] == "words"
+    assert written["MODEL"] == {key: value for key, value in cfg.model.items() if value is not None}
     # The rates themselves, by torchtitan's formula (components/optimizer/lr_scheduler.py), after the warm-up.
     shapes = {"linear": lambda p: 1 - p, "cosine": lambda p: 0.5 * (1 + torch.cos(torch.tensor(torch.pi * p)).item())}
     stable = rate["total_steps"] + 1 - decay
     for step in range(rate["warmup_steps"], training["steps"], 997):
         factor = 1.0 if step < stable else shapes[rate["decay_type"]]((step + 1 - stable) / decay)
         ours = learning_rate(cfg.schedule, cfg.train.total_tokens, step * batch)
-        assert ours == pytest.approx(factor * said["OPTIMIZER"]["lr"], rel=1e-4, abs=1e-10)
+        assert ours == pytest.approx(factor * written["OPTIMIZER"]["lr"], rel=1e-4, abs=1e-10)
 
 
 def test_a_fork_goes_on_from_the_checkpoint_of_its_parent(tmp_path):
     cfg = config("scale=paper", "run=annealed_moe_10b_100b", f"runs_dir={tmp_path}")
-    said = tables(cfg, "words")["CHECKPOINT"]
+    written = tables(cfg, "words")["CHECKPOINT"]
     step = cfg.init.parent.tokens // cfg.scale.batch_tokens
-    assert said["initial_load_path"] == f"{tmp_path}/paper/moe_10b_100b-seed0/torchtitan/checkpoint/step-{step}"
-    assert said["initial_load_model_only"] is False and step % said["interval"] == 0
+    assert written["initial_load_path"] == f"{tmp_path}/paper/moe_10b_100b-seed0/torchtitan/checkpoint/step-{step}"
+    assert written["initial_load_model_only"] is False and step % written["interval"] == 0
 
 
 @pytest.mark.parametrize(

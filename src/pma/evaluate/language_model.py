@@ -1,7 +1,7 @@
 """lm-eval's Hugging Face model, made fast for scoring many weights of one small model.
 
 Same results as lm-eval's HFLM to float tolerance, from less work:
-- texts are encoded once, and again only when they were never seen;
+- each text is encoded once;
 - the choices of an item share one pass over their context: they stand one after the other in one row, and a mask
   hides each from the others (tree attention, as in SpecInfer, arXiv 2305.09781);
 - the output head runs only where a token is scored;
@@ -67,14 +67,14 @@ class FastLM(HFLM):
         self._fast = model.config.model_type in _PLAIN_HEAD and model.config._attn_implementation == "sdpa"
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
-        """HFLM's encoding, kept."""
+        """HFLM's encoding, kept for the next weights."""
         key = (string, args, tuple(kwargs.items()))
         if key not in self._encodings:
             self._encodings[key] = super().tok_encode(string, *args, **kwargs)
         return self._encodings[key]
 
     def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = False) -> list[float]:
-        """HFLM's windows (context 1, the model's length), all documents' at once instead of a batch at a time."""
+        """HFLM's windows (context 1, the model's length), those of all documents at once instead of batch by batch."""
         windows = []
         for request in requests:
             tokens = self.tok_encode(request.args[0])

@@ -1,4 +1,4 @@
-"""Scores of many weights on one suite, each computed once."""
+"""Score many weights on one suite, each of them once: the cache, and what is computed of lm-eval's answers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class CachedScorer:
         return cached[0]
 
     def score_loaded(self, tasks: Sequence[str]) -> list[Score]:
-        """Scores, on some tasks alone (our names), of whatever the model holds now; not cached.
+        """Scores of whatever the model holds now, on the named tasks alone; not cached.
 
         Raises:
             ValueError: for a task the suite does not have, or log-likelihoods that are not finite.
@@ -122,8 +122,10 @@ class CachedScorer:
         ]
 
     def items(self, weights_hash: str) -> ItemValues:
-        """Values of single items of weights scored before, by (task, metric), in the suite's order; their mean is the
-        score. For held-out text an item is a document, weighted by its bytes: its bits over the mean bytes a document.
+        """Values of single items by (task, metric), in the suite's order, of weights that were scored before.
+
+        Their mean is the score. For held-out text an item is a document, and its value is its bits over the mean bytes
+        of a document, so that long documents weigh more.
 
         Raises:
             ValueError: when these weights were not scored.
@@ -255,9 +257,10 @@ def _average(average: Average, scores: dict[Row, Score]) -> Score:
 
 
 def architecture(config: PreTrainedConfig) -> dict[str, Any]:
-    """What a config says of the function that the weights compute: one file of weights can be read in several ways."""
-    no_part = ("_name_or_path", "architectures", "dtype", "transformers_version")  # where from, how stored, by whom
-    return {key: value for key, value in config.to_dict().items() if key not in no_part}
+    """What of a config decides which function the weights compute: the same weights under another rope_theta or with
+    fewer experts a token are another model. Where the folder lies and how it is stored do not count."""
+    ignored = ("_name_or_path", "architectures", "dtype", "transformers_version")
+    return {key: value for key, value in config.to_dict().items() if key not in ignored}
 
 
 def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:

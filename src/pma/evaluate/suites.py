@@ -91,7 +91,7 @@ PAPER = (
 
 
 class Suite:
-    """lm-eval's tasks with their requests built, and what to report of them.
+    """lm-eval's tasks with their requests built once, and what to report of them.
 
     Attributes:
         version: hash of everything but the model that decides a score: items, task definitions, shots, limit, lm-eval's
@@ -131,8 +131,8 @@ def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = No
         limit: first documents a task; None takes all.
 
     Raises:
-        ValueError: for an unknown name, a folder without items, an item that cannot be scored, or what the paper suite
-            needs and does not find.
+        ValueError: for an unknown name, a folder without items, an item that cannot be scored, or where something is
+            missing that the paper suite needs.
     """
     if name not in SUITES:
         raise ValueError(f"suite={name}: choose one of {', '.join(SUITES)}")

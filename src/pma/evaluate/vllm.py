@@ -1,4 +1,4 @@
-"""Scores of model folders through lm-eval's vLLM model: for models that one GPU does not hold."""
+"""Score model folders through lm-eval's vLLM model: for models that one GPU does not hold."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def vllm_class() -> type[LM]:
             raise
         raise ValueError(
             "vLLM is not installed in this environment. It pins a torch of its own, so give it an environment of its "
-            "own (docs/scale.md, Evaluation, says how) and run this command with the Python of that one, or name it to "
-            "pma.reproduce launcher=slurm as scoring_python=PATH"
+            "own (docs/scale.md, Evaluation, says how). Then run this command with the Python of that environment, or "
+            "give that Python to pma.reproduce launcher=slurm as scoring_python=PATH"
         ) from None
 
 
@@ -42,7 +42,7 @@ def tensor_parallel_size(requested: int | None) -> int:
 class VllmScorer(CachedScorer):
     """Scores model folders of one architecture and tokenizer, each by a vLLM engine of its own, in bf16.
 
-    Scores are not those of `Scorer` to the bit, so they are cached apart from them.
+    bf16 rounds, so scores differ a little from those of `Scorer`, and are cached apart.
 
     Args:
         suite: from `load_suite`.

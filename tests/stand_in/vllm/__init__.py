@@ -47,11 +47,11 @@ class LLM:
             texts = map(self._continued, prompts, sampling_params)
             return [SimpleNamespace(outputs=[SimpleNamespace(text=text)]) for text in texts]
         batches = [prompts[start : start + 64] for start in range(0, len(prompts), 64)]
-        return [SimpleNamespace(prompt_logprobs=one) for batch in batches for one in self._logprobs(batch)]
+        return [SimpleNamespace(prompt_logprobs=row) for batch in batches for row in self._logprobs(batch)]
 
     def _continued(self, tokens: list[int], asked: SamplingParams) -> str:
-        made = self._model.generate(torch.tensor([tokens]), max_new_tokens=asked.max_tokens, do_sample=False)
-        text = self._tokenizer.decode(made[0, len(tokens) :])
+        generated = self._model.generate(torch.tensor([tokens]), max_new_tokens=asked.max_tokens, do_sample=False)
+        text = self._tokenizer.decode(generated[0, len(tokens) :])
         for stop in asked.stop:
             text = text.split(stop)[0]
         return text
