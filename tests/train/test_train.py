@@ -19,7 +19,8 @@ from pma.config import CONF_DIR, register
 from pma.files import read_manifest
 from pma.layout import checkpoints, snapshots, trajectory
 from pma.merge import average
-from pma.model.build import build, loss
+from pma.model.build import build
+from pma.model.loss import loss
 from pma.snapshot import verify
 from pma.train.loop import _initialise, make_optimizer, train
 from pma.train.parallel import MicroBatches

@@ -30,7 +30,8 @@ from transformers.core_model_loading import revert_weight_conversion
 from pma.config import ParallelConfig
 from pma.files import publish_folder, write_json
 from pma.merge.formats import SAFETENSORS
-from pma.model.build import LossModule, routers
+from pma.model.loss import LossModule
+from pma.model.moe import routers
 from pma.train.checkpoint import named_state
 
 

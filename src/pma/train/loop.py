@@ -42,7 +42,8 @@ from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.layout import checkpoint_dir, checkpoints, run_window, snapshot_dir, snapshots
 from pma.merge.engine import average
 from pma.merge.weights import sma
-from pma.model.build import Bf16Loss, build, copy_parameters, load_pretrained, load_weights, loss, parameter_counts
+from pma.model.build import build, copy_parameters, load_pretrained, load_weights, parameter_counts
+from pma.model.loss import Bf16Loss, loss
 from pma.run import identity, is_fork, parent_folder, run_folder, target_tokens, trained_tokens
 from pma.snapshot import complete_snapshot, copy_weights, save_snapshot
 from pma.tracking import Tracker, snapshot_artifact
