@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from pma.config import CONF_DIR, ModelConfig
 from pma.model.build import build, flops_per_token, load_pretrained, parameter_counts
 from pma.model.loss import Bf16Loss, loss
-from pma.train.parallel import MicroBatches
+from pma.train.one_process import MicroBatches
 
 FILES = sorted((CONF_DIR / "model").glob("*/*.yaml"))
 LADDERS = [

@@ -23,7 +23,7 @@ from pma.plan.memory import activation_bytes, check_shards, layer_activations, o
 from pma.plan.show import BEGIN, END, text, write_docs
 from pma.reproduce.experiment import expand, runs_of
 from pma.reproduce.job import ReproduceJob
-from pma.train.loop import make_optimizer
+from pma.train.objective import make_optimizer
 
 register(PlanJob, ReproduceJob)
 

@@ -23,7 +23,7 @@ from pma.model.build import build
 from pma.model.loss import loss
 from pma.snapshot import verify
 from pma.train.loop import _initialise, make_optimizer, train
-from pma.train.parallel import MicroBatches
+from pma.train.one_process import MicroBatches
 
 GENERATED = [  # text that needs no download
     "data.name=test",
