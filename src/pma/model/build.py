@@ -46,7 +46,7 @@ class ParameterCounts:
 
 def hf_config(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> PreTrainedConfig:
     """Return the transformers config of a model for sequences of up to `max_positions` tokens."""
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": m.vocab_size,
         "hidden_size": m.hidden_size,
         "num_hidden_layers": m.layers,
@@ -62,17 +62,18 @@ def hf_config(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> PreT
         "eos_token_id": eos_token_id,
     }
     if m.kind == "dense":
-        return (Qwen3Config if m.qk_norm else LlamaConfig)(intermediate_size=m.intermediate_size, **shared)
+        shared["intermediate_size"] = m.intermediate_size
+        return (Qwen3Config if m.qk_norm else LlamaConfig)(**shared)
     shared |= {
         "num_experts_per_tok": m.experts_per_token,
         "output_router_logits": True,
         "router_aux_loss_coef": m.load_balancing_coefficient,
     }
     if not m.qk_norm:
-        return MixtralConfig(num_local_experts=m.experts, intermediate_size=m.expert_intermediate_size, **shared)
-    return Qwen3MoeConfig(
-        num_experts=m.experts, moe_intermediate_size=m.expert_intermediate_size, norm_topk_prob=True, **shared
-    )
+        shared |= {"num_local_experts": m.experts, "intermediate_size": m.expert_intermediate_size}
+        return MixtralConfig(**shared)
+    shared |= {"num_experts": m.experts, "moe_intermediate_size": m.expert_intermediate_size}
+    return Qwen3MoeConfig(norm_topk_prob=True, **shared)
 
 
 def build(m: ModelConfig, max_positions: int, eos_token_id: int = 0) -> PreTrainedModel:
@@ -95,9 +96,10 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json in it; give the folder of a snapshot or of a merged model")
-    model, report = AutoModelForCausalLM.from_pretrained(
+    result: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
+    model, report = result
     _require_whole(report, str(folder))
     return adapt(model)
 
@@ -116,9 +118,10 @@ def load_weights(model: PreTrainedModel, tensors: dict[str, Tensor]) -> None:
         ValueError: when a tensor of the model is missing.
     """
     # Through from_pretrained, because a saved MoE holds a tensor for each expert, a model in memory one for all.
-    loaded, report = type(model).from_pretrained(
+    result: Any = type(model).from_pretrained(
         None, config=model.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
     )
+    loaded, report = result
     _require_whole(report, "the weights given")
     copy_parameters(model, loaded.state_dict())
 
@@ -141,8 +144,10 @@ def parameter_counts(m: ModelConfig) -> ParameterCounts:
     """Return exact counts, taken from the model on the meta device."""
     model = build_meta(m)
     total = sum(p.numel() for p in model.parameters())
-    experts = sum(p.numel() for group in expert_groups(model) for p in group.parameters())
-    idle = experts // m.experts * (m.experts - m.experts_per_token) if experts else 0
+    idle = 0
+    if m.experts and m.experts_per_token:
+        experts = sum(p.numel() for group in expert_groups(model) for p in group.parameters())
+        idle = experts // m.experts * (m.experts - m.experts_per_token)
     tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
     return ParameterCounts(total=total, active=total - idle, embedding=sum(p.numel() for p in tables))
 

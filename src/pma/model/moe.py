@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,6 +49,12 @@ class _SortedExperts(nn.Module):
     The backward pass of transformers adds up the copies of a token by atomics, which is slow and differs from call to
     call.
     """
+
+    # of transformers' class, which this one stands before
+    num_experts: int
+    gate_up_proj: Tensor
+    down_proj: Tensor
+    _apply_gate: Callable[[Tensor], Tensor]
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         if hidden_states.device.type == "cpu":
@@ -101,7 +109,7 @@ class _FromExperts(torch.autograd.Function):
         return grad[order], None, None
 
 
-_REPLACEMENTS = {
+_REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
     base: type(f"{mixin.__name__}{base.__name__}", (mixin, base), {})
     for mixin, bases in ((_Fp32Router, _ROUTERS), (_SortedExperts, _EXPERTS))
     for base in bases

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -152,13 +153,16 @@ class _Reader(dcp.FileSystemReader):
 def _read_shards(folder: Path, model: nn.Module) -> State:
     """Read what several processes saved, laid out as `model` is: whole in one process, in shards in several."""
     reader = _Reader(folder)
+    entries: dict[str, Any] = reader.read_metadata().state_dict_metadata
     parameters = dict(model.named_parameters())
     state: dict[str, Tensor] = {}
-    for name, entry in reader.read_metadata().state_dict_metadata.items():
+    for name, entry in entries.items():
         parameter, dtype = parameters.get(_parameter_of(name)), entry.properties.dtype
         # A step count has another shape than its parameter, and is whole everywhere.
-        fits = parameter is not None and parameter.shape == entry.size
-        state[name] = torch.empty_like(parameter, dtype=dtype) if fits else torch.empty(entry.size, dtype=dtype)
+        if parameter is not None and parameter.shape == entry.size:
+            state[name] = torch.empty_like(parameter, dtype=dtype)
+        else:
+            state[name] = torch.empty(entry.size, dtype=dtype)
     dcp.load(state, storage_reader=reader, no_dist=not dist.is_initialized())
     return _by_file(state)
 

@@ -62,7 +62,8 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
     stop = StopRequest(cfg.minutes)
 
     torch.manual_seed(cfg.seed)
-    model = build(cfg.model, length).to(world.device)
+    model = build(cfg.model, length)
+    model.to(world.device)  # type: ignore[arg-type]  # transformers hides the signature
     if cfg.parallel.recompute:
         model.train().gradient_checkpointing_enable({"use_reentrant": False})
     world.place(cfg, model)

@@ -60,12 +60,13 @@ class RunManifest:
     def wandb(self) -> dict[str, Any]:
         """Return what W&B is given about the run; see `pma.tracking.Run`."""
         cfg = self._cfg
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
         return {
             "id": f"{cfg.run_id}-{self.fields['config_hash']}",
             "name": cfg.run_id,
             "group": cfg.group or os.environ.get("WANDB_RUN_GROUP") or cfg.run_name,
             "job_type": "train",
-            "config": {**OmegaConf.to_container(cfg, resolve=True), **self.fields},
+            "config": {**config, **self.fields},
         }
 
 
@@ -101,6 +102,7 @@ def _fields(cfg: DictConfig, corpus: Path, world: World) -> dict[str, Any]:
 
 def _continues(cfg: DictConfig) -> dict[str, Any]:
     # For pma.layout.trajectory: the snapshots of a fork follow those of its parent.
-    if not is_fork(cfg):
+    parent = parent_folder(cfg)
+    if parent is None or not is_fork(cfg):
         return {}
-    return {"continues": {"run": parent_folder(cfg).name, "tokens": cfg.init.parent.tokens}}
+    return {"continues": {"run": parent.name, "tokens": cfg.init.parent.tokens}}

@@ -46,7 +46,7 @@ Result = TypeVar("Result")
 class _Writing:
     """A checkpoint under way: it is written to `aside`, and renamed to `folder` when `written` is done."""
 
-    written: Future
+    written: Future[Any]
     aside: Path
     folder: Path
     then: Callable[[], None]
@@ -157,7 +157,7 @@ class ManyProcesses(World):
         """Each process writes a file: every tensor is gathered, and kept by one of them."""
         tensors: dict[str, Tensor] = {}
         for index, (name, tensor) in enumerate(self._model.state_dict().items()):
-            whole = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+            whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
             if index % self.size == self.rank:
                 tensors[name] = whole.to("cpu", getattr(torch, dtype))
         tensors = {k: v.contiguous() for k, v in revert_weight_conversion(self._model, tensors).items()}
@@ -203,6 +203,7 @@ class ManyProcesses(World):
         dist.barrier()
         state = named_state(self._model, optimizer)
         written = dcp.async_save(state, checkpoint_id=aside, process_group=self._writers)
+        assert isinstance(written, Future)
         self._writing = _Writing(written, aside, folder, then)
 
     def finish(self) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
 from pma.config import TrainConfig
 from pma.model.loss import Bf16Loss, loss
 
 # (model, inputs, targets) -> (reported loss, loss to differentiate), both means over the targets that are not negative
-Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+Loss = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def training_loss(cfg: DictConfig, device: torch.device, say: Callable[[str], None]) -> Loss:
@@ -28,12 +30,12 @@ def training_loss(cfg: DictConfig, device: torch.device, say: Callable[[str], No
     if compiled and device.type == "cpu" and shutil.which("g++") is None:
         say("no C++ compiler (g++) here: training without torch.compile")
         compiled = False
-    eager = loss if device.type == "cpu" else Bf16Loss.rounded
+    eager: Loss = loss if device.type == "cpu" else Bf16Loss.rounded
     # One graph: a break in it would make the host wait for the GPU in every step.
     step = torch.compile(eager, fullgraph=True, dynamic=False) if compiled else eager
 
     @cache
-    def prepared(model: nn.Module) -> nn.Module:
+    def prepared(model: PreTrainedModel) -> nn.Module:
         module = model if device.type == "cpu" else Bf16Loss(model)
         if compiled:  # transformers puts hooks in at a model's first call, which a graph cannot hold
             token = torch.zeros(1, 1, dtype=torch.int64, device=device)

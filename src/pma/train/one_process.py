@@ -137,7 +137,7 @@ class MicroBatches:
         """Add the gradients of the replicas to those of the model, in the order of the replicas."""
         own = list(self._replicas[0].parameters())
         for replica in self._replicas[1:]:
-            pairs = [(p, q) for p, q in zip(own, replica.parameters(), strict=True) if q.grad is not None]
+            pairs: list[Any] = [(p, q) for p, q in zip(own, replica.parameters(), strict=True) if q.grad is not None]
             torch._foreach_add_([p.grad for p, _ in pairs], [q.grad for _, q in pairs])
             for _, q in pairs:
                 q.grad = None

@@ -21,7 +21,7 @@ def learning_rate(schedule: ScheduleConfig, total_tokens: int, tokens: int, init
     rate = _scheduled(schedule, total_tokens, tokens)
     if init is None or init.rewarm_tokens is None:
         return rate
-    return rate * min(1.0, (tokens - init.tokens) / init.rewarm_tokens)
+    return rate * min(1.0, (tokens - (init.tokens or 0)) / init.rewarm_tokens)
 
 
 def _scheduled(schedule: ScheduleConfig, total_tokens: int, tokens: int) -> float:

@@ -83,6 +83,7 @@ def _load_parent(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim
     A fork returns the position it goes on from, any other start 0.
     """
     parent, folder = cfg.init.parent, parent_folder(cfg)
+    assert folder is not None
     newest_first = [parent.tokens - i * (parent.interval or 0) for i in range(parent.n)]
     with_optimizer = {None: [], "last": newest_first[:1], "mean": newest_first}[parent.optimizer]
     saved = checkpoints(folder)
