@@ -9,9 +9,9 @@ tokenizer of 512 entries: speed does not depend on it). Ours is pma.train itself
 AdamW, with and without torch_compile; the better of the two counts. The first half of the steps, compilation among
 them, is not timed.
 
-FLOPs a token: 6 N + 12 L H Q T, N the active parameters that are multiplied with (pma.model.flops_per_token); MFU is
-that, times tokens a second, over the data sheet's dense bf16 rate of the GPU (PEAK). The ceiling is what the matrix
-products and the attention of a step take alone, forward and both backward products, timed one shape at a time.
+FLOPs a token: 6 N + 12 L H Q T, N the active parameters that are multiplied with (pma.model.build.flops_per_token);
+MFU is that, times tokens a second, over the data sheet's dense bf16 rate of the GPU (PEAK). The ceiling is what the
+matrix products and the attention of a step take alone, forward and both backward products, timed one shape at a time.
 """
 
 from __future__ import annotations

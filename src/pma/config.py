@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,7 +201,9 @@ class TrainConfig:
     eps: float = 1.0e-8
     clip_norm: float | None = 1.0  # null: no clipping
     snapshot_interval: int = MISSING  # tokens
-    snapshots_at: list[int] | None = None  # only at these of the interval's positions, and at the end; null: at all
+    # Keep only these of the interval's snapshots, and the last; null keeps all. Does not change the weights, so it is
+    # no part of a run's identity: what reads a snapshot that was not kept says which is missing.
+    snapshots_at: list[int] | None = None
     snapshot_dtype: str = "float32"  # float32 | bfloat16
     checkpoint_interval: int = MISSING  # tokens between resumable checkpoints
     checkpoints_kept: int = 2  # newest ones
@@ -456,10 +457,10 @@ def require_part(cfg: DictConfig) -> None:
         )
 
 
-# What can change the trained weights or the set of snapshots. Everything else (threads, paths, tracking) cannot.
+# What can change the trained weights. Everything else (threads, paths, tracking, which snapshots are kept) cannot.
 _SCIENTIFIC = ("data", "model", "schedule", "init", "train", "seed")
 _SCIENTIFIC_SCALE = ("sequence_length", "batch_tokens", "micro_batches")
-_UNSCIENTIFIC_TRAIN = ("checkpoint_interval", "checkpoints_kept", "fork_points", "log_interval")
+_UNSCIENTIFIC_TRAIN = ("snapshots_at", "checkpoint_interval", "checkpoints_kept", "fork_points", "log_interval")
 
 
 def scientific(cfg: DictConfig) -> dict[str, Any]:
@@ -492,9 +493,3 @@ def hash_json(value: Any) -> str:
 def config_hash(cfg: DictConfig) -> str:
     """Identity of a run: the hash of its scientific config."""
     return hash_json(scientific(cfg))
-
-
-def cpu_threads(requested: int) -> int:
-    """CPU threads to use: the number asked for, or OMP_NUM_THREADS, or the cores this process may run on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return requested or int(os.environ.get("OMP_NUM_THREADS", 0)) or cores

@@ -19,10 +19,11 @@ from pma.config import CONF_DIR, register
 from pma.files import read_manifest
 from pma.layout import checkpoints, snapshots, trajectory
 from pma.merge import average
-from pma.model.build import build, loss
+from pma.model.build import build
+from pma.model.loss import loss
 from pma.snapshot import verify
 from pma.train.loop import _initialise, make_optimizer, train
-from pma.train.parallel import MicroBatches
+from pma.train.one_process import MicroBatches
 
 GENERATED = [  # text that needs no download
     "data.name=test",

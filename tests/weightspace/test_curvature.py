@@ -8,7 +8,8 @@ import torch
 
 from pma.config import ModelConfig
 from pma.merge import average, sma
-from pma.model.build import build, loss
+from pma.model.build import build
+from pma.model.loss import loss
 from pma.weightspace.curvature import _cross_entropy, derivatives, inequality, measure
 from pma.weightspace.landscape import snapshot_vectors, weight_vector, write_vector
 

@@ -56,7 +56,7 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _cross_entropy(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    # Not pma.model.loss: that takes its gradient at once and has no second one. Nor has fused attention.
+    # Not pma.model.loss.loss: that takes its gradient at once and has no second one. Nor has fused attention.
     with sdpa_kernel(SDPBackend.MATH):
         hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
     return F.cross_entropy(F.linear(hidden, model.lm_head.weight).flatten(0, 1).float(), tokens[:, 1:].flatten())
