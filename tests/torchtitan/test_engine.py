@@ -23,7 +23,7 @@ from pma.snapshot import verify
 from pma.torchtitan.convert import convert, tables, write_config
 from pma.torchtitan.convert import run as main
 from pma.train.schedule import learning_rate
-from pma.watch.follow import complete, positions
+from pma.watch.find import complete, positions
 
 register()
 

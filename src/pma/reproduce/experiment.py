@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import submitit
 
     from pma.evaluate import Score
-    from pma.evaluate.scorer import Items as ItemValues
+    from pma.evaluate.scorer import ItemValues
     from pma.merge.engine import InMemory
 
 RunSeed = tuple[str, int]
