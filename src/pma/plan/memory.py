@@ -1,4 +1,4 @@
-"""Memory of training by formulas, from a model's shapes alone; tests/test_plan.py holds them against measurement."""
+"""Memory of training by formulas, from a model's shapes alone; tests/plan/test_memory.py holds them against measurement."""
 
 from __future__ import annotations
 
@@ -141,5 +141,5 @@ def shard_bytes(m: ModelConfig, gpus: int) -> int:
 
 def check_shards(m: ModelConfig, s: Sizes, gpus: int) -> None:
     """Hold `Sizes.share`, which the plan counts with, against FSDP2's own sharding, to 10%."""
-    found, counted = shard_bytes(m, gpus), 4 * s.share(gpus)
-    assert abs(found - counted) <= 0.1 * counted, f"{m.name} on {gpus} GPUs: {found} bytes a GPU, counted {counted}"
+    sharded, counted = shard_bytes(m, gpus), 4 * s.share(gpus)
+    assert abs(sharded - counted) <= 0.1 * counted, f"{m.name} on {gpus} GPUs: {sharded} bytes a GPU, counted {counted}"
