@@ -1,4 +1,4 @@
-"""Memory of training by formulas, from a model's shapes alone; tests/plan/test_memory.py holds them against measurement."""
+"""Memory of training by formulas, from a model's shapes alone; tests/plan hold them against measurement."""
 
 from __future__ import annotations
 
