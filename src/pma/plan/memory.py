@@ -1,4 +1,4 @@
-"""Memory of training by formulas, from a model's shapes alone; tests/plan/test_memory.py holds them against measurement."""
+"""Memory of training by formulas, from a model's shapes alone. tests/plan/test_memory.py measures what they say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from pma.config import ModelConfig
 from pma.model.build import build_meta
 
-_LOGITS_AT_ONCE = {True: 2**28, False: 2**19}  # of the cross-entropy of pma.model, on a GPU and on a CPU
+_LOGITS_AT_ONCE = {True: 2**28, False: 2**19}  # of pma.model._LinearCrossEntropy, on a GPU and on a CPU
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def training_memory(
     fp32 parameters (4 bytes), gradients (4) and AdamW moments (8) are sharded over the GPUs. To compute, FSDP2 gathers
     bf16 copies of a layer and of the next (2 bytes each); the gradients of one layer wait in bf16 (2) and in fp32 for
     the reduction (4); embedding, final norm and head stay gathered. One GPU holds a bf16 copy of the whole model
-    (Bf16Loss of pma.model), a CPU none. The cross-entropy needs the fp32 gradient of its weight, and 8 bytes a logit of
+    (pma.model.Bf16Loss), a CPU none. The cross-entropy needs the fp32 gradient of its weight, and 8 bytes a logit of
     one chunk.
     """
     share = s.share(gpus)

@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from transformers import AutoTokenizer
 
 from pma.ahead import ahead
+from pma.device import choose_device
 from pma.evaluate import Scorer, Suite
 from pma.merge.engine import InMemory, averages
 from pma.model.build import load_pretrained, load_weights
 from pma.reproduce.experiment import Recipe
 from pma.reproduce.score_cache import any_snapshot, window_weights
-from pma.train.loop import device_of
 
 
 class InMemoryMerges:
@@ -23,7 +23,7 @@ class InMemoryMerges:
     def __init__(self, job: DictConfig, cfg: DictConfig, suite: Suite) -> None:
         self._cfg = cfg
         snapshot = any_snapshot(cfg)
-        self.model = load_pretrained(snapshot).to(device_of(cfg))
+        self.model = load_pretrained(snapshot).to(choose_device(cfg.device))
         tokenizer = AutoTokenizer.from_pretrained(snapshot)
         scores = Path(job.data_dir) / "scores"
         self.scorer = Scorer(suite, self.model, tokenizer, scores, self.model.device, job.threads)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pma.config import cpu_threads
+from pma.device import cpu_threads
 from pma.reproduce.clock import Clock
 from pma.reproduce.experiment import RunSeed, merges_of
 from pma.reproduce.measure import measure

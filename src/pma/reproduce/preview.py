@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 from torch import cuda
 
-from pma.config import cpu_threads
+from pma.device import cpu_threads
 from pma.model.build import flops_per_token, parameter_counts
 from pma.reproduce.cost import training_seconds
 from pma.reproduce.experiment import RunSeed, recipes, seeds_of
