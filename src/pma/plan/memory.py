@@ -1,4 +1,4 @@
-"""Memory of training by formulas, from a model's shapes alone; tests/plan hold them against measurement."""
+"""Memory of training by formulas, from a model's shapes alone. tests/plan/test_memory.py measures what they say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch.distributed.fsdp import fully_shard
 
 from pma.config import ModelConfig
 from pma.model.build import build_meta
-from pma.model.loss import LOGITS_AT_ONCE_CPU, LOGITS_AT_ONCE_GPU
+
+_LOGITS_AT_ONCE = {True: 2**28, False: 2**19}  # of pma.model._LinearCrossEntropy, on a GPU and on a CPU
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,12 @@ def training_memory(
     fp32 parameters (4 bytes), gradients (4) and AdamW moments (8) are sharded over the GPUs. To compute, FSDP2 gathers
     bf16 copies of a layer and of the next (2 bytes each); the gradients of one layer wait in bf16 (2) and in fp32 for
     the reduction (4); embedding, final norm and head stay gathered. One GPU holds a bf16 copy of the whole model
-    (pma.model.loss.Bf16Loss), a CPU none. The cross-entropy needs the fp32 gradient of its weight, and 8 bytes a logit
-    of one chunk.
+    (pma.model.Bf16Loss), a CPU none. The cross-entropy needs the fp32 gradient of its weight, and 8 bytes a logit of
+    one chunk.
     """
     share = s.share(gpus)
     working = 0.0 if not gpu else 2.0 * s.total if gpus == 1 else 10.0 * s.layer + 2.0 * s.root
-    logits_at_once = LOGITS_AT_ONCE_GPU if gpu else LOGITS_AT_ONCE_CPU
-    logits = min(tokens, max(1, logits_at_once // m.vocab_size)) * m.vocab_size
+    logits = min(tokens, max(1, _LOGITS_AT_ONCE[gpu] // m.vocab_size)) * m.vocab_size
     activations = activation_bytes(m, tokens, sequence_length, 2 if gpu else 4, recompute)
     head = 4 * m.vocab_size * m.hidden_size + 8 * logits
     return Memory(4 * share, 4 * share, 8 * share, working, activations, head)

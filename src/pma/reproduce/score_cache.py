@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from pma.config import SCORING_VERSION, hash_json
 from pma.corpus import prepare
 from pma.evaluate import Score, read_scores
-from pma.evaluate.scorer import ItemValues
 from pma.files import read_manifest, write_json
 from pma.layout import run_window, snapshots
 from pma.merge.weights import method_weights
@@ -25,7 +24,7 @@ class ScoredMerge(NamedTuple):
 
     recipe: Recipe
     scores: list[Score]
-    items: ItemValues
+    items: dict[tuple[str, str], list[float]]
 
 
 def window_weights(cfg: DictConfig, recipe: Recipe) -> tuple[list[Path], list[float]]:
