@@ -21,7 +21,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from pma.config import CONF_DIR, cpu_threads, register
+from pma.config import CONF_DIR, register
+from pma.device import cpu_threads
 
 WARMUP_STEPS = 20
 MODELS = {"moe": "moe_1.3b_13b", "dense": "dense_411m"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -492,9 +491,3 @@ def hash_json(value: Any) -> str:
 def config_hash(cfg: DictConfig) -> str:
     """Identity of a run: the hash of its scientific config."""
     return hash_json(scientific(cfg))
-
-
-def cpu_threads(requested: int) -> int:
-    """CPU threads to use: the number asked for, or OMP_NUM_THREADS, or the cores this process may run on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return requested or int(os.environ.get("OMP_NUM_THREADS", 0)) or cores

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from pma.config import DataConfig, GeneratedConfig, cpu_threads, hash_json
+from pma.config import DataConfig, GeneratedConfig, hash_json
 from pma.corpus import hub, instruct, items, shards, sources
 from pma.corpus.clean import END_OF_TEXT, Document, order_key
 from pma.corpus.generated import Generated, generate
@@ -28,6 +28,7 @@ from pma.corpus.instruct import Pair
 from pma.corpus.mix import round_counts
 from pma.corpus.overlap import Overlap
 from pma.corpus.tokens import mixing_weights
+from pma.device import cpu_threads
 from pma.files import publish_folder, publish_made, sha256_file, write_json
 
 CORPUS_VERSION = 4  # raise it when a change here changes what is built

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pma.config import ROOT, hash_json
+from pma.device import choose_device
 from pma.evaluate.scorer import Score, Scorer
 from pma.evaluate.suites import Suite, load_suite
 from pma.evaluate.tasks import write_tasks
@@ -63,7 +63,7 @@ def _check(cfg: DictConfig) -> None:
     if cfg.backend == "vllm":
         vllm_class()
     else:
-        device_of(cfg.device)
+        choose_device(cfg.device)
 
 
 def _score(cfg: DictConfig, folder: Path, suite: Suite, weights: str) -> list[Score]:
@@ -72,7 +72,7 @@ def _score(cfg: DictConfig, folder: Path, suite: Suite, weights: str) -> list[Sc
     else:  # may be too large for anything but the type it is stored in
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return Scorer(suite, model, tokenizer, Path(cfg.cache_dir), device_of(cfg.device), cfg.threads).score(weights)
+    return Scorer(suite, model, tokenizer, Path(cfg.cache_dir), choose_device(cfg.device), cfg.threads).score(weights)
 
 
 def _score_by_vllm(cfg: DictConfig, folder: Path, suite: Suite, weights: str) -> list[Score]:
@@ -101,18 +101,6 @@ def table(scores: list[Score]) -> str:
         stderr = "" if s.stderr is None else f"{s.stderr:.4f}"
         lines.append(f"{s.task:{width}}  {s.metric:26}  {s.value:9.4f}  {stderr:>9}  {s.n:6d}")
     return "\n".join(lines)
-
-
-def device_of(requested: str) -> str:
-    """cpu or cuda, for auto, cpu or cuda.
-
-    Raises:
-        ValueError: when it is not there.
-    """
-    available = torch.cuda.is_available()
-    if requested not in ("auto", "cpu", "cuda") or (requested == "cuda" and not available):
-        raise ValueError(f"device={requested}: choose auto, cpu" + (" or cuda" if available else "; no GPU is here"))
-    return "cuda" if available and requested != "cpu" else "cpu"
 
 
 def _corpus(cfg: DictConfig, folder: Path) -> Path:

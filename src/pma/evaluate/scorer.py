@@ -19,7 +19,8 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pma.config import cpu_threads, hash_json
+from pma.config import hash_json
+from pma.device import cpu_threads
 from pma.evaluate.language_model import FastLM
 from pma.evaluate.suites import Average, Row, Suite
 from pma.files import write_text

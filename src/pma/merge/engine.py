@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pma import __version__
+from pma.device import cpu_cores
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write_json
 from pma.merge import diagnose, ranks, write
 from pma.merge.formats import SIZES, Source, TensorInfo, open_source
@@ -117,7 +117,7 @@ class Options:
 
     def cores(self) -> int:
         """Threads to run."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or cpu_cores()
 
 
 @contextmanager

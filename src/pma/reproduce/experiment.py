@@ -28,7 +28,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pma import cli
-from pma.config import CONF_DIR, SCORING_VERSION, cpu_threads, hash_json, register, require_part, validate
+from pma.config import CONF_DIR, SCORING_VERSION, hash_json, register, require_part, validate
+from pma.device import choose_device, cpu_threads
 from pma.files import MANIFEST, read_manifest, write_json
 from pma.records import (
     SIGNAL_TO_NOISE_MINIMUM,
@@ -508,12 +509,11 @@ class MergeScorer:
 
         from pma.evaluate import Scorer
         from pma.model.build import load_pretrained
-        from pma.train.loop import device_of
 
         self.corpus, suite = suites.of(name, cfg)
         self._cfg = cfg
         any_snapshot = _any_snapshot(cfg)
-        self.model = load_pretrained(any_snapshot).to(device_of(cfg))
+        self.model = load_pretrained(any_snapshot).to(choose_device(cfg.device))
         tokenizer = AutoTokenizer.from_pretrained(any_snapshot)
         scores = Path(job.data_dir) / "scores"
         self.scorer = Scorer(suite, self.model, tokenizer, scores, self.model.device, job.threads)

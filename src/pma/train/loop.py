@@ -35,8 +35,9 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from pma import __version__
-from pma.config import ROOT, TrainConfig, cpu_threads, require_part, validate
+from pma.config import ROOT, TrainConfig, require_part, validate
 from pma.corpus import TokenDataset, batches, mixing_weights, prepare
+from pma.device import choose_device, cpu_threads
 from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.layout import checkpoint_dir, checkpoints, run_window, snapshot_dir, snapshots
 from pma.merge.engine import average
@@ -56,17 +57,6 @@ Complete = Callable[[int, Path], None]  # (tokens, folder): puts into a snapshot
 
 class DivergedError(ValueError):
     """The loss or the gradient norm is not finite."""
-
-
-def device_of(cfg: DictConfig) -> torch.device:
-    """The device to train on.
-
-    Raises:
-        ValueError: when cuda is asked for and there is none.
-    """
-    if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda: no CUDA device is visible; give device=cpu, or auto")
-    return torch.device("cuda" if cfg.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def training_loss(cfg: DictConfig, device: torch.device) -> Loss:
@@ -198,7 +188,7 @@ def train(cfg: DictConfig) -> Path:
     if trained_tokens(cfg) >= target_tokens(cfg):
         print(f"{cfg.run_id}: already trained, nothing to do ({folder})")
         return folder
-    device = device_of(cfg)
+    device = torch.device(choose_device(cfg.device))
     if processes() > 1:
         if cfg.scale.micro_batches % processes():
             raise ValueError(

@@ -23,6 +23,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pma import cli
+from pma.device import choose_device
 from pma.files import MANIFEST, publish_folder, write_json
 from pma.merge import Merge, Options, Policy, average, merge_all, method_weights
 from pma.merge.formats import DCP, open_source
@@ -257,13 +258,13 @@ class Watch:
         from transformers import AutoTokenizer
 
         from pma.evaluate import Scorer
-        from pma.evaluate.command import device_of
         from pma.model.build import load_pretrained
 
         self._model = load_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(self.job.assets or folder, local_files_only=True)
         cache = self.output / "scores"
-        self._scorer = Scorer(self._suite, self._model, tokenizer, cache, device_of(self.job.device), self.job.threads)
+        device = choose_device(self.job.device)
+        self._scorer = Scorer(self._suite, self._model, tokenizer, cache, device, self.job.threads)
 
     def _records(self, method: str, n: int, at: int, scores: dict[tuple[str, str], Any]) -> list[Record]:
         about = {"scale": "watch", "experiment": "watch", "run": self.run_dir.resolve().name, "seed": 0}
