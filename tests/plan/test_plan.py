@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from pma.config import CONF_DIR, ModelConfig, TrainConfig, register
-from pma.merge import engine
+from pma.merge.options import MERGE_RATE
 from pma.model.build import Bf16Loss, build, loss
 from pma.plan import runs as plan
 from pma.plan.__main__ import PlanJob
@@ -209,7 +209,7 @@ def test_disk_counts_what_training_keeps():
 
 
 def test_the_merge_rate_is_the_engines():
-    assert PlanJob().merge_rate == engine._RATE
+    assert PlanJob().merge_rate == MERGE_RATE
 
 
 def test_docs_change_between_the_markers_only(tmp_path: Path):

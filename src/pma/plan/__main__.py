@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pma import cli
+from pma.merge.options import MERGE_RATE
 
 
 @dataclass
@@ -29,7 +30,7 @@ class PlanJob:
     headroom: float = 0.05  # share of it left to the allocator and the communication library
     price: float = 2.5  # USD a GPU-hour, assumed
     scoring_tokens: int | None = None  # that a merge is scored on; null: an estimate of the scale's suite
-    merge_rate: float = 1.8e9  # bytes of snapshots a second and core: pma.merge.engine's measured rate
+    merge_rate: float = MERGE_RATE  # bytes of snapshots a second and core
     merge_cores: int = 2
     docs: str = "docs"  # folder of scale.md and plan.svg, written for all experiments of scale=paper
 

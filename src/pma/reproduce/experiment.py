@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from pma.evaluate import Score
     from pma.evaluate.scorer import Items as ItemValues
-    from pma.merge.engine import InMemory
+    from pma.merge import InMemory
 
 RunSeed = tuple[str, int]
 
@@ -529,7 +529,7 @@ class MergeScorer:
             yield self.scorer.path(name)
 
     def _merge(self, recipe: Recipe) -> InMemory:
-        from pma.merge.engine import averages
+        from pma.merge import averages
 
         folders, weights = window_weights(self._cfg, recipe)
         return averages(folders, [weights])[0]
@@ -557,7 +557,7 @@ class WrittenMergeScorer:
     def _written(self, recipe: Recipe) -> Iterator[Path]:
         from filelock import FileLock
 
-        from pma.merge.engine import Merge, Options, merge_all
+        from pma.merge import Merge, Options, merge_all
 
         folders, weights = window_weights(self._cfg, recipe)
         if recipe.method == "last":

@@ -40,7 +40,7 @@ from pma.corpus import TokenDataset, batches, mixing_weights, prepare
 from pma.device import choose_device, cpu_threads
 from pma.files import MANIFEST, read_manifest, write_json, write_text
 from pma.layout import checkpoint_dir, checkpoints, run_window, snapshot_dir, snapshots
-from pma.merge.engine import average
+from pma.merge import average
 from pma.merge.weights import sma
 from pma.model.build import Bf16Loss, build, copy_parameters, load_pretrained, load_weights, loss, parameter_counts
 from pma.run import identity, is_fork, parent_folder, run_folder, target_tokens, trained_tokens

@@ -125,7 +125,7 @@ class Watch:
             raise ValueError(
                 f"suite={job.suite}: give corpus=DIR, the folder with its items, or suite=null to only merge"
             )
-        self.options = Options(dtype=job.dtype, threads=job.threads, assets=job.assets and Path(job.assets))
+        self.options = Options(dtype=job.dtype, threads=job.threads, assets=job.assets)
         self.options.check()
         self.policy = Policy(suspicious=job.suspicious)
         self.policy.check()
