@@ -260,7 +260,7 @@ def scoring(cfg: DictConfig, tiny: bool) -> dict[str, float]:
 
     from pma.evaluate import Scorer, load_suite
     from pma.layout import snapshots
-    from pma.merge.engine import averages
+    from pma.merge import averages
     from pma.model.build import load_pretrained, load_weights
     from pma.train.loop import train
 

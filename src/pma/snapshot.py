@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
+from pma.merge.content import source_hash
 from pma.merge.formats import open_source
-from pma.merge.stream import source_hash
 from pma.merge.write import WEIGHTS
 
 if TYPE_CHECKING:

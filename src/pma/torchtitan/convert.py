@@ -32,7 +32,6 @@ from pma.snapshot import content_of
 
 ENGINE = "torchtitan 0.3.0"  # the release that every key and name below was checked against
 _DECAY = {"none": "linear", "linear": "linear", "cosine": "cosine", "1-sqrt": "sqrt"}  # none: over zero steps
-_SPAN = 2**22  # elements read at once
 _SHARD_BYTES = 5_000_000_000
 _STEP = re.compile(r"step-(\d+)")
 
@@ -255,7 +254,7 @@ def _write_tensors(source: Source, names: dict[str, tuple[tuple[int, ...], list[
         for name, (_, targets) in names.items():
             for i, target in enumerate(targets):
                 info = infos[target]
-                for start, count in iterate_spans(info, _SPAN):
+                for start, count in iterate_spans(info):
                     values = np.empty(count * SIZES[info.dtype], np.uint8)
                     source.read(name, i * info.count + start, values)
                     writer.write(target, start, values)
