@@ -16,9 +16,6 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONGEST = ("test_reproduce.py", "test_many_processes.py")  # minutes each; begun last, they would end last
-    "test_reproduce.py",
-    "test_many_processes.py",
-)  # minutes each; begun last, they would end long after all others
 
 
 @pytest.fixture
