@@ -20,7 +20,8 @@ from torch.distributed import checkpoint as dcp
 
 from pma.files import publish_folder, write_json
 from pma.layout import checkpoints
-from pma.merge.formats import DCP, MetadataUnpickler
+from pma.merge.formats import DCP
+from pma.merge.formats.dcp import MetadataUnpickler
 from pma.model.build import copy_parameters, laid_out_as
 from pma.snapshot import copy_to_cpu
 

@@ -63,7 +63,7 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
 
     torch.manual_seed(cfg.seed)
     model = build(cfg.model, length)
-    model.to(world.device)  # type: ignore[arg-type]  # transformers hides the signature
+    model.to(world.device)
     if cfg.parallel.recompute:
         model.train().gradient_checkpointing_enable({"use_reentrant": False})
     world.place(cfg, model)
