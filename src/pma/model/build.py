@@ -115,14 +115,21 @@ def load_weights(model: PreTrainedModel, tensors: dict[str, Tensor]) -> None:
     """Put `tensors`, named and shaped as in a saved model folder, into `model` in place.
 
     Raises:
-        ValueError: when a tensor of the model is missing.
+        ValueError: when a tensor of the model is missing, or has another shape.
     """
     # Through from_pretrained, because a saved MoE holds a tensor for each expert, a model in memory one for all.
-    result: Any = type(model).from_pretrained(
-        None, config=model.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
-    )
+    try:
+        result: Any = type(model).from_pretrained(
+            None, config=model.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
+        )
+    except RuntimeError as error:  # how transformers reports a shape, after a table of all of them
+        if "mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            "the weights to load have other shapes than the model; give some of its architecture"
+        ) from None
     loaded, report = result
-    _require_whole(report, "the weights given")
+    _require_whole(report, "the weights to load")
     copy_parameters(model, loaded.state_dict())
 
 

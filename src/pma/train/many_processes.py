@@ -10,6 +10,7 @@ layer are gathered for the moment in which they work. That is simple, and enough
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from pma.train.checkpoint import named_state
 from pma.train.world import World, process_count
 
 Result = TypeVar("Result")
+_CONNECTIONS = itertools.count()  # of this process
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,11 @@ class ManyProcesses(World):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        # torchrun may keep its store over a restart, and in it the addresses of processes that are dead.
+        # torchrun keeps its store over a restart, and over the runs of a process: in it stand addresses of processes
+        # that are dead, and of groups that are gone.
         store, rank, size = next(dist.rendezvous("env://"))
-        store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+        store = dist.PrefixStore(f"restart-{restart}-run-{next(_CONNECTIONS)}", store)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 
 from pma.config import require_part, validate
 from pma.files import MANIFEST
-from pma.layout import checkpoints, run_window
+from pma.layout import checkpoints, run_window, trajectory
 from pma.merge import average
 from pma.merge.weights import sma
 from pma.model.build import copy_parameters, load_pretrained, load_weights
@@ -87,15 +88,21 @@ def _load_parent(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim
     newest_first = [parent.tokens - i * (parent.interval or 0) for i in range(parent.n)]
     with_optimizer = {None: [], "last": newest_first[:1], "mean": newest_first}[parent.optimizer]
     saved = checkpoints(folder)
-    for tokens in with_optimizer:
-        if tokens not in saved:
-            raise ValueError(
-                f"{folder}: no checkpoint at {tokens:,} tokens to take the optimizer state from; name it in "
-                f"train.fork_points of run={parent.run} and train that run again (remove its folder)"
-            )
+    _require_positions(cfg, with_optimizer, saved, "checkpoint", "fork_points")
     if is_fork(cfg):
         return load_checkpoint(saved[parent.tokens], model, optimizer)
+    _require_positions(cfg, newest_first, trajectory(folder), "snapshot", "snapshots_at")
     load_weights(model, average(run_window(folder, parent.n, parent.interval or 1, parent.tokens), sma(parent.n)))
     if with_optimizer:
         load_optimizer([saved[tokens] for tokens in with_optimizer], model, optimizer)
     return 0
+
+
+def _require_positions(cfg: DictConfig, needed: list[int], saved: Container[int], what: str, key: str) -> None:
+    """Refuse a parent that did not keep what the run starts from, naming the positions and the key that keeps them."""
+    missing = ", ".join(f"{tokens:,}" for tokens in needed if tokens not in saved)
+    if missing:
+        raise ValueError(
+            f"{parent_folder(cfg)}: no {what} at {missing} tokens to start from; name each position in train.{key} of "
+            f"run={cfg.init.parent.run}, remove that run's folder and train it again"
+        )
