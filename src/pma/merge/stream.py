@@ -131,6 +131,8 @@ class Pass:
         infos = self.sources[-1].tensors
         tasks = [(name, start, count) for name, info in infos.items() for start, count in iterate_spans(info)]
         results: Results = {}
+        for bf16 in {self._is_bf16(name) for name, info in infos.items() if info.floating}:
+            kernels.load(self._type, bf16)  # once, before any thread or child needs it
         with self._pool() as pool:
             work = self._span if isinstance(pool, ThreadPoolExecutor) else _inherited_span
             waiting = {pool.submit(work, *task): task for task in tasks[part]}
@@ -155,14 +157,16 @@ class Pass:
         from concurrent.futures import ProcessPoolExecutor  # slow to import
 
         context = multiprocessing.get_context("fork")
-        types = {i.dtype for source in self.sources for i in source.tensors.values() if i.floating}
-        kernels.load(self._type, bf16=types == {"BF16"})  # once, not in every child
         return ProcessPoolExecutor(self._threads, context, initializer=_inherit, initargs=(self,))
 
     @property
     def input_bytes(self) -> int:
         """Bytes of all sources."""
         return sum(info.nbytes for source in self.sources for info in source.tensors.values())
+
+    def _is_bf16(self, name: str) -> bool:
+        """Whether a tensor is summed from the bits of bf16, which it is where all sources hold it so."""
+        return all(source.tensors[name].dtype == "BF16" for source in self.sources)
 
     # ---- one span ----
 
