@@ -42,9 +42,9 @@ def _vector(kind: Vector, of: ir.Type) -> ir.VectorType:
 
 def _all(builder, value, kind: Vector):
     """A vector with one value in every place."""
-    one = builder.insert_element(ir.Constant(_vector(kind, value.type), ir.Undefined), value, ir.IntType(32)(0))
+    single = builder.insert_element(ir.Constant(_vector(kind, value.type), ir.Undefined), value, ir.IntType(32)(0))
     places = ir.Constant(_vector(kind, ir.IntType(32)), [0] * kind.lanes)
-    return builder.shuffle_vector(one, one, places)
+    return builder.shuffle_vector(single, single, places)
 
 
 def _constant(kind: Vector, bits: int, value: int):
@@ -53,9 +53,9 @@ def _constant(kind: Vector, bits: int, value: int):
 
 def _place(context, builder, kind, array, row, column, vector: ir.VectorType):
     """Address of a vector in a contiguous matrix."""
-    made = context.make_array(kind)(context, builder, array)
-    index = builder.add(builder.mul(row, builder.extract_value(made.shape, 1)), column)
-    return builder.bitcast(builder.gep(made.data, [index]), vector.as_pointer())
+    matrix = context.make_array(kind)(context, builder, array)
+    index = builder.add(builder.mul(row, builder.extract_value(matrix.shape, 1)), column)
+    return builder.bitcast(builder.gep(matrix.data, [index]), vector.as_pointer())
 
 
 @intrinsic
@@ -129,8 +129,8 @@ def _any_nan(typing, vector):
     """Whether one of the numbers is NaN."""
 
     def code(context, builder, signature, args):
-        found = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), ir.IntType(vector.lanes))
-        return builder.icmp_unsigned("!=", found, ir.Constant(found.type, 0))
+        bits = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), ir.IntType(vector.lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     return types.boolean(vector), code
 

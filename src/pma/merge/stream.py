@@ -1,9 +1,9 @@
 """The pass over the snapshots: every input byte read once, any number of weighted sums out, in bounded memory.
 
-A merge is linear in its inputs. The tensors are cut into spans of SPAN elements, worked on by threads; a span goes
-through memory a block at a time: that of every snapshot is read and hashed, then all are added up into every merge
-(pma.merge.kernels). For the distances between snapshots, one UNIT of elements in SAMPLED is also multiplied into the
-Gram matrix of the snapshots' deviations (of tensors up to WHOLE elements, all).
+A merge is linear in its inputs. The tensors are cut into spans (pma.merge.formats.SPAN) that threads or processes work
+on. A span goes through memory a block at a time: the block of every snapshot is read and hashed, then all are added up
+into every merge (pma.merge.kernels). For the distances between snapshots, parts of the blocks are also multiplied into
+the Gram matrix of the snapshots' deviations (pma.merge.summary says which).
 
 Bits: an element of a merge is the chain acc = fma(w_i, x_i, acc) over the snapshots with a weight, oldest first, in
 fp32 (or float64), whatever block, thread, process or processor works on it and whichever merges share the pass.
@@ -107,7 +107,7 @@ class Pass:
         # An element: of every source as read, and sampled; of every sum as stored.
         floats = [info.dtype for source in sources for info in source.tensors.values() if info.floating]
         read = max((SIZES[dtype] for dtype in floats), default=self._type.itemsize)
-        assert len({one.dtype for one in sums}) == 1  # the kernels store all sums alike
+        assert len({weighted.dtype for weighted in sums}) == 1  # the kernels store all sums alike
         narrow = sums[0].dtype == "BF16"
         element = len(sources) * (read + self._type.itemsize / SAMPLED)
         element += len(sums) * (SIZES["BF16"] if narrow else self._type.itemsize)

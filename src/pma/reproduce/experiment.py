@@ -529,10 +529,11 @@ class MergeScorer:
             yield self.scorer.path(name)
 
     def _merge(self, recipe: Recipe) -> InMemory:
-        from pma.merge import averages
+        from pma.merge import Policy, averages
 
         folders, weights = window_weights(self._cfg, recipe)
-        return averages(folders, [weights])[0]
+        # A window at the end of an annealing may look like it holds an outlier; what was published was scored so.
+        return averages(folders, [weights], Policy(suspicious="warn"))[0]
 
 
 class WrittenMergeScorer:
@@ -557,7 +558,7 @@ class WrittenMergeScorer:
     def _written(self, recipe: Recipe) -> Iterator[Path]:
         from filelock import FileLock
 
-        from pma.merge import Merge, Options, merge_all
+        from pma.merge import Merge, Options, Policy, merge_all
 
         folders, weights = window_weights(self._cfg, recipe)
         if recipe.method == "last":
@@ -568,7 +569,8 @@ class WrittenMergeScorer:
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():  # whole, if it does: a killed job left it
                 merge = Merge(tuple(weights), folder, dataclasses.asdict(recipe))
-                merge_all(folders, [merge], Options(dtype="bfloat16", threads=self._job.threads, diagnose=False))
+                options = Options(dtype="bfloat16", threads=self._job.threads, diagnose=False)
+                merge_all(folders, [merge], options, Policy(suspicious="warn"))  # see MergeScorer._merge
             try:
                 yield folder
             finally:
