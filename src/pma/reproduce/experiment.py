@@ -529,11 +529,10 @@ class MergeScorer:
             yield self.scorer.path(name)
 
     def _merge(self, recipe: Recipe) -> InMemory:
-        from pma.merge import Policy, averages
+        from pma.merge import averages
 
         folders, weights = window_weights(self._cfg, recipe)
-        # A window at the end of an annealing may look like it holds an outlier; what was published was scored so.
-        return averages(folders, [weights], Policy(suspicious="warn"))[0]
+        return averages(folders, [weights])[0]
 
 
 class WrittenMergeScorer:
@@ -558,7 +557,7 @@ class WrittenMergeScorer:
     def _written(self, recipe: Recipe) -> Iterator[Path]:
         from filelock import FileLock
 
-        from pma.merge import Merge, Options, Policy, merge_all
+        from pma.merge import Merge, Options, merge_all
 
         folders, weights = window_weights(self._cfg, recipe)
         if recipe.method == "last":
@@ -569,8 +568,7 @@ class WrittenMergeScorer:
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():  # whole, if it does: a killed job left it
                 merge = Merge(tuple(weights), folder, dataclasses.asdict(recipe))
-                options = Options(dtype="bfloat16", threads=self._job.threads, diagnose=False)
-                merge_all(folders, [merge], options, Policy(suspicious="warn"))  # see MergeScorer._merge
+                merge_all(folders, [merge], Options(dtype="bfloat16", threads=self._job.threads, diagnose=False))
             try:
                 yield folder
             finally:
