@@ -7,6 +7,7 @@ python -m pma.merge 'sources=[A,B,C]' 'weights=[0.2,0.3,0.5]' output=OUT
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -150,10 +151,10 @@ def main(job: DictConfig) -> None:
     folders, merges = _many(job) if job.merges else _single(job)
     if is_first():
         _show(folders, merges)
-    from pma.merge import kernels
+    gc.disable()  # going through the objects of numba again and again while it is imported takes a tenth of a second
     from pma.merge.disk import merge_all, preview
 
-    kernels.start_without_blas()
+    gc.enable()
     if job.dry_run:
         print("\n".join(preview(folders, merges, options, policy)))
         return

@@ -1,9 +1,9 @@
 """The pass over the snapshots: every input byte read once, any number of weighted sums out, in bounded memory.
 
-A merge is linear in its inputs. The tensors are cut into spans of SPAN elements, worked on by threads; a span goes
-through memory a block at a time: that of every snapshot is read and hashed, then all are added up into every merge
-(pma.merge.kernels). For the distances between snapshots, one UNIT of elements in SAMPLED is also multiplied into the
-Gram matrix of the snapshots' deviations (of tensors up to WHOLE elements, all).
+A merge is linear in its inputs. The tensors are cut into spans (pma.merge.formats.SPAN) that threads or processes work
+on. A span goes through memory a block at a time: the block of every snapshot is read and hashed, then all are added up
+into every merge (pma.merge.kernels). For the distances between snapshots, parts of the blocks are also multiplied into
+the Gram matrix of the snapshots' deviations (pma.merge.summary says which).
 
 Bits: an element of a merge is the chain acc = fma(w_i, x_i, acc) over the snapshots with a weight, oldest first, in
 fp32 (or float64), whatever block, thread, process or processor works on it and whichever merges share the pass.
@@ -107,7 +107,7 @@ class Pass:
         # An element: of every source as read, and sampled; of every sum as stored.
         floats = [info.dtype for source in sources for info in source.tensors.values() if info.floating]
         read = max((SIZES[dtype] for dtype in floats), default=self._type.itemsize)
-        assert len({one.dtype for one in sums}) == 1  # the kernels store all sums alike
+        assert len({weighted.dtype for weighted in sums}) == 1  # the kernels store all sums alike
         narrow = sums[0].dtype == "BF16"
         element = len(sources) * (read + self._type.itemsize / SAMPLED)
         element += len(sums) * (SIZES["BF16"] if narrow else self._type.itemsize)
@@ -131,6 +131,8 @@ class Pass:
         infos = self.sources[-1].tensors
         tasks = [(name, start, count) for name, info in infos.items() for start, count in iterate_spans(info)]
         results: Results = {}
+        for bf16 in {self._is_bf16(name) for name, info in infos.items() if info.floating}:
+            kernels.load(self._type, bf16)  # once, before any thread or child needs it
         with self._pool() as pool:
             work = self._span if isinstance(pool, ThreadPoolExecutor) else _inherited_span
             waiting = {pool.submit(work, *task): task for task in tasks[part]}
@@ -155,14 +157,16 @@ class Pass:
         from concurrent.futures import ProcessPoolExecutor  # slow to import
 
         context = multiprocessing.get_context("fork")
-        types = {i.dtype for source in self.sources for i in source.tensors.values() if i.floating}
-        kernels.load(self._type, bf16=types == {"BF16"})  # once, not in every child
         return ProcessPoolExecutor(self._threads, context, initializer=_inherit, initargs=(self,))
 
     @property
     def input_bytes(self) -> int:
         """Bytes of all sources."""
         return sum(info.nbytes for source in self.sources for info in source.tensors.values())
+
+    def _is_bf16(self, name: str) -> bool:
+        """Whether a tensor is summed from the bits of bf16, which it is where all sources hold it so."""
+        return all(source.tensors[name].dtype == "BF16" for source in self.sources)
 
     # ---- one span ----
 

@@ -90,8 +90,8 @@ def summarize(sources: Sequence[Source], sums: Sequence[Sum], results: Results) 
     for i, source in enumerate(sources):
         digests = {name: [span.digests[i] for span in spans] for name, spans in by_tensor.items()}
         seen.hashes.append(content_hash(source.tensors, digests))
-    for i, one in enumerate(sums):
-        stored = {name: TensorInfo(one.stored(info), info.shape) for name, info in infos.items()}
+    for i, weighted in enumerate(sums):
+        stored = {name: TensorInfo(weighted.stored(info), info.shape) for name, info in infos.items()}
         digests = {name: [span.sum_digests[i] for span in spans] for name, spans in by_tensor.items()}
         seen.sum_hashes.append(content_hash(stored, digests))
     for name, spans in by_tensor.items():
