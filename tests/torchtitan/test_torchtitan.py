@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from tokenizers import ByteLevelBPETokenizer
 from torch.distributed import checkpoint
@@ -16,18 +17,20 @@ from transformers import PreTrainedTokenizerFast
 
 import pma
 from pma.config import CONF_DIR, register, validate
+from pma.engine import EngineJob
 from pma.layout import run_window, snapshots
 from pma.merge import average, sma
 from pma.model.build import build, load_pretrained, load_weights
 from pma.snapshot import verify
-from pma.torchtitan.convert import convert, tables, write_config
-from pma.torchtitan.convert import run as main
+from pma.torchtitan.command import run as main
+from pma.torchtitan.config import tables, write_config
+from pma.torchtitan.convert import convert
 from pma.train.schedule import learning_rate
 from pma.watch.find import complete, positions
 
 register()
 
-# As in models/qwen3/state_dict_adapter.py of torchtitan 0.3.0; written down apart from pma.engine, from the other end.
+# As in models/qwen3/state_dict_adapter.py of torchtitan 0.3.0; written down independently of pma.torchtitan.names.
 LAYER = {
     "self_attn.q_proj": "attention.qkv_linear.wq",
     "self_attn.k_proj": "attention.qkv_linear.wk",
@@ -51,6 +54,11 @@ def config(*overrides: str):
         cfg = compose("config", list(overrides))
     validate(cfg)
     return cfg
+
+
+def engine_job(**values: object) -> DictConfig:
+    """A job of `python -m pma.engine`."""
+    return OmegaConf.merge(OmegaConf.structured(EngineJob), values)
 
 
 def engine_state(folder: Path) -> dict[str, torch.Tensor]:
@@ -132,10 +140,8 @@ def test_steps_become_snapshots_that_merge_and_watch_find_by_tokens(trained, tok
     cfg, folder = trained
     run = [f"runs_dir={tmp_path}", *[f for f in KINDS[cfg.model.kind] if not f.startswith("run=")]]
     for step in (10, 20):
-        job = {"run": cfg.run_name, "scale": "smoke", "seed": 0, "engine": "torchtitan", "tokenizer": str(tokenizer)}
         source = str(folder / "checkpoint" / f"step-{step}")
-        with initialize_config_dir(str(CONF_DIR / "command"), version_base="1.3"):
-            main(compose("engine", [f"{k}={v}" for k, v in job.items()] + [f"convert={source}", f"overrides={run}"]))
+        main(engine_job(run=cfg.run_name, scale="smoke", tokenizer=str(tokenizer), convert=source, overrides=run))
     run_dir = tmp_path / "smoke" / cfg.run_id
     batch = cfg.scale.batch_tokens
     assert list(snapshots(run_dir)) == [10 * batch, 20 * batch]
@@ -230,13 +236,11 @@ def test_a_fork_goes_on_from_the_checkpoint_of_its_parent(tmp_path):
         ("data.hub=[{path: one},{path: two}]", r"data.hub=\['one', 'two'\]"),
     ],
 )
-def test_what_torchtitan_cannot_be_told_is_refused_by_name(override, key):
-    with pytest.raises(ValueError, match=f"{key}: cannot be said to torchtitan .*: "):
+def test_what_torchtitan_cannot_express_is_refused_by_name(override, key):
+    with pytest.raises(ValueError, match=f"{key}: cannot be expressed for torchtitan .*: "):
         tables(config("scale=paper", override), "words")
 
 
-def test_another_engine_is_refused(tmp_path):
-    with initialize_config_dir(str(CONF_DIR / "command"), version_base="1.3"):
-        job = compose("engine", ["engine=megatron", "run=dense_2b"])
+def test_another_engine_is_refused():
     with pytest.raises(ValueError, match="engine=megatron: choose torchtitan"):
-        main(job)
+        main(engine_job(engine="megatron", run="dense_2b"))
