@@ -21,7 +21,7 @@ from drawing.description import Bars, Cells, Contour, Line, Panel, Table
 
 INK, GRID = "#1f2328", "#d5d9de"  # page.js puts others in their place in dark mode
 _DASHES = {"-": "solid", "--": "dashed"}
-_MARKERS = {"o": "circle", "s": "square", "^": "triangle", "v": "inverted_triangle", "*": "star", "X": "x"}
+_MARKERS = {"o": "circle", "s": "square", "^": "triangle", "v": "inverted_triangle", "*": "star", "X": "diamond"}
 _NUMBER = "{0.[0000]}"
 _TABLE_ROWS = 40  # of one series, at most
 
@@ -74,11 +74,11 @@ def chart(panel: Panel) -> dict[str, Any]:
         output_backend="canvas",
     )
     for level in panel.levels:
-        dash, color = _DASHES[level.dash], _ink(level.color)
+        dash, color = _DASHES[level.dash], _ink(level.color, panel)
         plot.add_layout(Span(location=level.y, dimension="width", line_color=color, line_width=1, line_dash=dash))
     for series in panel.series:
         if isinstance(series, Line):
-            _line(plot, series)
+            _line(plot, panel, series)
         elif isinstance(series, Bars):
             _bars(plot, panel, series, upright)
         elif isinstance(series, Contour):
@@ -89,8 +89,10 @@ def chart(panel: Panel) -> dict[str, Any]:
     return json_item(plot)
 
 
-def _ink(color: str) -> str:
-    return INK if color == BLACK else color
+def _ink(color: str, panel: Panel) -> str:
+    # What is black follows the page's colour scheme, but not on a contour, whose colours are the same in both.
+    on_contour = isinstance(panel.series[0], Contour)
+    return INK if color == BLACK and not on_contour else color
 
 
 def _axes(plot: Any, panel: Panel, across: Limits) -> None:
@@ -132,13 +134,15 @@ def _with_error(plot: Any, source: ColumnDataSource, series: Line | Bars) -> str
     return f"@y{_NUMBER} \u00b1 @error{_NUMBER}"
 
 
-def _line(plot: Any, line: Line) -> None:
+def _line(plot: Any, panel: Panel, line: Line) -> None:
     source = ColumnDataSource({"x": line.x, "y": line.y})
     if line.dash and len(line.x) > 1:
         width, dash = max(0.8, 1.2 * line.width), _DASHES[line.dash]
-        drawn = plot.line("x", "y", color=_ink(line.color), width=width, dash=dash, alpha=line.alpha, source=source)
+        drawn = plot.line(
+            "x", "y", color=_ink(line.color, panel), width=width, dash=dash, alpha=line.alpha, source=source
+        )
     if line.marker:
-        look = {"fill_color": line.fill or line.color, "line_color": _ink(line.edge or line.color)}
+        look = {"fill_color": line.fill or line.color, "line_color": _ink(line.edge or line.color, panel)}
         drawn = plot.scatter("x", "y", marker=_MARKERS[line.marker], size=1.5 * line.size, source=source, **look)
     value = _with_error(plot, source, line)
     _hover(plot, drawn, f"<b>{html.escape(line.label)}</b>", "@x{0,0.[0000]}", value)

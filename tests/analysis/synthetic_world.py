@@ -67,11 +67,11 @@ def _write_experiment(folder: Path, experiment: dict, world: World) -> None:
     records, items = [], []
     for part in experiment.get("parts", []):
         suite, recipes = part.get("suite", "proxy"), part.get("recipes", [])
-        wanted = [(p, r) for p in part.get("points", []) for r in recipes if p in r.get("points", [p])]
-        wanted += [(max(part["points"]) - i, {"method": "last"}) for i in range(1, part.get("noise_points", 0))]
+        models = [(p, r) for p in part.get("points", []) for r in recipes if p in r.get("points", [p])]
+        models += [(max(part["points"]) - i, {"method": "last"}) for i in range(1, part.get("noise_points", 0))]
         for run in part["runs"]:
             for seed in range(part.get("seeds", 1)):
-                for point, recipe in wanted:
+                for point, recipe in models:
                     rows, values = _score(run, seed, point, recipe, suite, world)
                     records += [{**row, "scale": "cpu", "experiment": experiment["name"]} for row in rows]
                     items += values

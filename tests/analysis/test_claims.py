@@ -60,38 +60,38 @@ def test_estimates_are_the_truth_and_intervals_hold_it(decided):
 
 
 def test_absent_effects_are_not_replicated(tmp_path, rules):
-    found = verdicts(decide(write_world(tmp_path / "cpu", World(heat=0.0, noise=0.015)), rules))
+    outcome = verdicts(decide(write_world(tmp_path / "cpu", World(heat=0.0, noise=0.015)), rules))
     for claim in ("C1", "C2", "C6", "C7", "C8", "C10", "C12", "C15", "C17"):
-        assert found[claim] == "not replicated", claim
+        assert outcome[claim] == "not replicated", claim
     # No gain, no margin: whether it shrinks with size is not a question then.
-    assert found["C3"] == "not testable here"
+    assert outcome["C3"] == "not testable here"
     # Starting no lower but ending level is one of its two statements; and nothing is no harm.
-    assert (found["C11"], found["C14"]) == ("partly", "replicated")
+    assert (outcome["C11"], outcome["C14"]) == ("partly", "replicated")
 
 
 def test_reversed_effects_are_not_replicated(tmp_path, rules):
     decisions = decide(write_world(tmp_path / "cpu", World(heat=-0.1)), rules)
-    found = verdicts(decisions)
+    outcome = verdicts(decisions)
     for claim in ("C1", "C2", "C6", "C10", "C12", "C14", "C16", "C17"):
-        assert found[claim] == "not replicated", claim
+        assert outcome[claim] == "not replicated", claim
     gain = next(d for d in decisions if d.claim.name == "C1").judged[0]
     assert gain.high < 0 and gain.test.estimate < 0
 
 
 def test_noise_leaves_the_question_open(tmp_path, rules):
-    found = verdicts(decide(write_world(tmp_path / "cpu", World(heat=0.02, noise=2.0)), rules))
-    assert {found[claim] for claim in ("C1", "C2", "C7", "C9", "C14", "C17")} <= {"partly", "not testable here"}
+    outcome = verdicts(decide(write_world(tmp_path / "cpu", World(heat=0.02, noise=2.0)), rules))
+    assert {outcome[claim] for claim in ("C1", "C2", "C7", "C9", "C14", "C17")} <= {"partly", "not testable here"}
 
 
 def test_missing_records_are_not_run_and_leave_the_others_alone(paper, tmp_path, rules, decided):
     root = shutil.copytree(paper, tmp_path / "cpu")
     for gone in ("figure_9", "equation_15", "sft_pma-seed0", "spike_pma-seed0"):
         shutil.rmtree(root / gone)
-    found = decide(root, rules)
-    missing = {d.claim.name: d.why for d in found if d.verdict == "not run"}
+    decisions = decide(root, rules)
+    missing = {d.claim.name: d.why for d in decisions if d.verdict == "not run"}
     assert set(missing) == {"C2", "C3", "C12", "C13", "C16"}
     assert missing["C2"] == "figure_9: no records of dense_411m"
-    kept = {claim: verdict for claim, verdict in verdicts(found).items() if claim not in missing}
+    kept = {claim: verdict for claim, verdict in verdicts(decisions).items() if claim not in missing}
     assert kept == {claim: verdict for claim, verdict in verdicts(decided).items() if claim not in missing}
     empty = decide(tmp_path / "nothing", rules)
     assert set(verdicts(empty).values()) == {"not run"}
@@ -249,10 +249,10 @@ def test_holm_is_the_published_procedure():
 def test_the_bootstrap_is_scipys():
     values = rng_of("values").normal(0.3, 1, 120)
     mean = weights(120, 9999, 1, "items") @ values
-    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=9999, rng=1)
+    reference = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=9999, rng=1)
     assert mean[0] == pytest.approx(values.mean())
-    assert interval(mean, 0.05) == pytest.approx(theirs.confidence_interval, abs=0.01)
-    assert p_value(mean) == pytest.approx(2 * (theirs.bootstrap_distribution <= 0).mean(), abs=8e-3)
+    assert interval(mean, 0.05) == pytest.approx(reference.confidence_interval, abs=0.01)
+    assert p_value(mean) == pytest.approx(2 * (reference.bootstrap_distribution <= 0).mean(), abs=8e-3)
     assert p_value(np.zeros(100)) == 1.0
 
 

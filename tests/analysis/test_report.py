@@ -89,10 +89,10 @@ def test_the_page_holds_every_experiment_and_deviation(page):
 
 def _chromium(playwright) -> str:
     own = playwright.chromium.executable_path
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), own)
-    if not Path(found).exists():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), own)
+    if not Path(path).exists():
         pytest.skip("no Chromium here: make browser")
-    return found
+    return path
 
 
 @pytest.mark.parametrize("width,scheme", [(390, "dark"), (1280, "light")])
