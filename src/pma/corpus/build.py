@@ -189,8 +189,17 @@ def _build(config: DataConfig, data_dir: Path, folder: Path, processes: int) -> 
             "heldout": ([document for documents in heldout.values() for document in documents], counts),
         }
     )
-    contents = {"domains": domains, "duplicates": duplicates, "tokens": tokens, "pairs": len(pairs), "axes": axes}
-    _write_manifest(config, folder, tokenizer, dtype, **contents)
+    _write_manifest(
+        config,
+        folder,
+        tokenizer,
+        dtype,
+        domains=domains,
+        duplicates=duplicates,
+        tokens=tokens,
+        pairs=len(pairs),
+        axes=axes,
+    )
     if config.hub:
         shards.ShardPlan(read.shards, heldout_keys, texts).save(folder.parent)
     sizes = ", ".join(f"{part} {sum(counts.values()):,}" for part, counts in tokens.items()) or "none yet"

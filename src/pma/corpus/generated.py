@@ -65,8 +65,9 @@ def generate(
     asked |= {q.question for q in heldout}
     train, dropped = _questions_of(config, seed, "train", config.max_bytes, asked)
     instruct, dropped_too = _questions_of(config, seed, "instruct", instruct_bytes, asked)
-    documents = (_documents(config.domain, part, text) for part, text in (("train", train), ("heldout", heldout)))
-    return Generated(*documents, items, instruct, more_items, dropped + dropped_too)
+    train_documents = _documents(config.domain, "train", train)
+    heldout_documents = _documents(config.domain, "heldout", heldout)
+    return Generated(train_documents, heldout_documents, items, instruct, more_items, dropped + dropped_too)
 
 
 def _distinct(config: GeneratedConfig, seed: int, part: str, count: int, excluded: set[str]) -> list[Question]:
@@ -108,7 +109,8 @@ def _questions_of(
 
 
 def _documents(domain: str, part: str, questions: list[Question]) -> list[Document]:
-    documents, text = [], ""
+    documents: list[Document] = []
+    text = ""
     for number, question in enumerate(questions, 1):
         text += question.text()
         if len(text) >= _DOCUMENT_CHARACTERS or number == len(questions):

@@ -94,7 +94,8 @@ def from_heldout(axis: str, documents: list[Document], count: int, seed: int) ->
     for candidate in candidates:
         rounds.append(taken[candidate.source])
         taken[candidate.source] += 1
-    items, used = [], set()
+    items: list[dict[str, Any]] = []
+    used: set[str] = set()
     for _, candidate in sorted(zip(rounds, candidates, strict=True), key=lambda pair: pair[0]):
         if len(items) == count:
             break

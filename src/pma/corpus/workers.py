@@ -26,7 +26,11 @@ def workers(processes: int, start: Callable[..., None] | None = None, *arguments
 def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    # A pool does not notice that its parent was killed.
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def end_with_parent() -> None:  # a pool does not notice that its parent was killed
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if start is not None:
         start(*arguments)

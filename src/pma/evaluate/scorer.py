@@ -148,7 +148,7 @@ class CachedScorer:
 
     def _answer(self, weights_hash: str, tasks: list[str]) -> None:
         """Put the model's answer into every request of the tasks, as lm-eval's evaluate does."""
-        by_type = defaultdict(list)
+        by_type: dict[str, list[Any]] = defaultdict(list)
         for request in chain.from_iterable(chain.from_iterable(self._suite.requests[task] for task in tasks)):
             request.resps, request.filtered_resps = [], {}
             by_type[request.request_type] += [request] * request.repeats
@@ -172,7 +172,7 @@ class CachedScorer:
         return values
 
     def _group_score(self, row: Row, scores: dict[Row, Score]) -> Score:
-        tasks = defaultdict(dict)
+        tasks: dict[str, dict[str, Any]] = defaultdict(dict)
         metric, _, filter_name = row.key.partition(",")
         for leaf, score in scores.items():
             if leaf.key == row.key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,13 +85,13 @@ class _ToExperts(torch.autograd.Function):
     """Row `order[i] // chosen` of x for each i; `back` is the inverse of the permutation `order`."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor, back: Tensor, chosen: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, chosen: int) -> Tensor:
         ctx.save_for_backward(back)
         ctx.chosen = chosen
         return x[order // chosen]
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (back,) = ctx.saved_tensors
         return grad[back].unflatten(0, (-1, ctx.chosen)).sum(1), None, None, None
 
@@ -99,12 +100,12 @@ class _FromExperts(torch.autograd.Function):
     """Rows put back from the permutation `order`, whose inverse is `back`."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
         ctx.save_for_backward(order)
         return rows[back]
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (order,) = ctx.saved_tensors
         return grad[order], None, None
 

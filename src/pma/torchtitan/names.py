@@ -15,7 +15,7 @@ def tensor_names(m: ModelConfig) -> TensorNames:
     Source: torchtitan/models/qwen3/state_dict_adapter.py.
     """
     h, q, kv = m.hidden_size, m.heads * m.head_dim, m.kv_heads * m.head_dim
-    of_layer = {
+    of_layer: dict[str, tuple[tuple[int, ...], str]] = {
         "attention_norm.weight": ((h,), "input_layernorm.weight"),
         "attention.qkv_linear.wq.weight": ((q, h), "self_attn.q_proj.weight"),
         "attention.qkv_linear.wk.weight": ((kv, h), "self_attn.k_proj.weight"),
@@ -27,15 +27,19 @@ def tensor_names(m: ModelConfig) -> TensorNames:
     }
     if m.kind == "dense":
         f = m.intermediate_size
-        for source, target, shape in (("w1", "gate", (f, h)), ("w3", "up", (f, h)), ("w2", "down", (h, f))):
-            of_layer[f"feed_forward.{source}.weight"] = shape, f"mlp.{target}_proj.weight"
+        for source, target, matrix in (("w1", "gate", (f, h)), ("w3", "up", (f, h)), ("w2", "down", (h, f))):
+            of_layer[f"feed_forward.{source}.weight"] = matrix, f"mlp.{target}_proj.weight"
     else:
         e, f = m.experts, m.expert_intermediate_size
         of_layer["moe.router.gate.weight"] = (e, h), "mlp.gate.weight"
-        for source, target, shape in (("w1_EFD", "gate", (f, h)), ("w3_EFD", "up", (f, h)), ("w2_EDF", "down", (h, f))):
+        for source, target, matrix in (
+            ("w1_EFD", "gate", (f, h)),
+            ("w3_EFD", "up", (f, h)),
+            ("w2_EDF", "down", (h, f)),
+        ):
             name = f"moe.routed_experts.inner_experts.{source}"
-            of_layer[name] = (e, *shape), f"mlp.experts.{{}}.{target}_proj.weight"
-    tensors = {"tok_embeddings.weight": ((m.vocab_size, h), ["model.embed_tokens.weight"])}
+            of_layer[name] = (e, *matrix), f"mlp.experts.{{}}.{target}_proj.weight"
+    tensors: TensorNames = {"tok_embeddings.weight": ((m.vocab_size, h), ["model.embed_tokens.weight"])}
     tensors |= {"norm.weight": ((h,), ["model.norm.weight"])}
     if not m.tie_embeddings:
         tensors["lm_head.weight"] = (m.vocab_size, h), ["lm_head.weight"]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -100,7 +101,8 @@ def measure(
 
     write_vector(model, origin)
     parameters = list(model.parameters())
-    gradient, hessian = 0, 0
+    gradient: Any = 0
+    hessian: Any = 0
     for part, share in tqdm(_parts(model, batches), desc="Hessian", disable=None):
         first, second = derivatives(_cross_entropy(model, part), parameters, vectors - origin)
         gradient, hessian = gradient + share * first, hessian + share * second

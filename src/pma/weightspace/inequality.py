@@ -6,12 +6,13 @@ Imports neither torch nor transformers, so that figures and claims can use it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+Matrix: TypeAlias = NDArray[np.float64]
 
 
 def hessian_terms(terms: pd.DataFrame) -> Matrix:
