@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pma.merge import kernels, summary
+from pma.merge import cached, kernels, summary
 from pma.merge.check import open_sources
 from pma.merge.stream import Pass
 from pma.merge.summary import Seen, Sum, summarize
@@ -80,3 +80,9 @@ def test_nan_and_infinity_are_seen_wherever_they_are(dtype, accumulate, at):
     for wild in (float("nan"), float("inf"), -float("inf")):
         values[at] = wild
         assert not add()
+
+
+def test_a_function_that_numba_did_not_cache_is_called_instead():
+    calls = []
+    cached.load(lambda *arguments: calls.append(arguments), 1, 2.0)
+    assert calls == [(1, 2.0)]

@@ -53,7 +53,9 @@ def averages(
         def keep(index: int, name: str, start: int, values: np.ndarray) -> None:
             arrays[index][name][start : start + len(values)] = values
 
-        seen, _ = prepared.run(keep, [f"weights {list(w)}" for w in weights])
+        result = prepared.run(keep, [f"weights {list(w)}" for w in weights])
+    assert result is not None, "a process that is alone is the first"
+    seen, _ = result
     return [InMemory(_tensors(a, infos), content) for a, content in zip(arrays, seen.sum_hashes, strict=True)]
 
 

@@ -102,7 +102,7 @@ def method_weights(
         raise ValueError(f"n={n}: give at least 1 snapshot")
     if (alpha is not None) != (method == "ema"):
         raise ValueError(f"method={method} alpha={alpha}: alpha goes with method=ema, and only with it (alpha=0.2)")
-    if method == "ema":
+    if alpha is not None:
         return ema(n, alpha)
     if method in SHAPES:
         return decay(SHAPES[method], range(n) if tokens is None else tokens)
