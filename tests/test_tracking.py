@@ -15,7 +15,7 @@ from PIL import Image
 from wandb_files import read_all
 
 from pma import cli
-from pma.config import CONF_DIR, TrackingConfig
+from pma.config import CONF_DIR, TrackingConfig, TrainingJob
 from pma.replay import ReplayJob, replay
 from pma.tracking import Run, Tracker
 
@@ -102,6 +102,6 @@ def test_a_picture_and_a_table_are_media(tmp_path):
 def test_the_runs_of_a_sweep_are_one_group(monkeypatch):
     monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
     monkeypatch.setattr(sys, "argv", ["pma.train", "-m", "seed=0,1"])
-    monkeypatch.setattr(cli.hydra, "main", lambda **options: lambda task: lambda: None)
-    cli.run(replay, "config")
+    monkeypatch.setattr(cli, "_start", lambda *arguments: None)
+    cli.run(replay, TrainingJob, "config")
     assert os.environ.pop("WANDB_RUN_GROUP").startswith("sweep-")

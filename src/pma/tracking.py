@@ -106,7 +106,8 @@ class Run:
     """
 
     def __init__(self, place: Path, tracking: Any, **about: Any) -> None:
-        self.mode, self._run, self._place, self._id = "off", None, place, about["id"]
+        self.mode, self._place, self._id = "off", place, about["id"]
+        self._run: Any = None
         self._project = tracking.project
         about["tags"] = [*about.get("tags", []), *tracking.tags]
         about["config"] = {**about.get("config", {}), "revision": revision(), **_figures_and_claims(about["tags"])}

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from smoke_runs import call
 
 from pma.config import CONF_DIR, register
-from pma.merge import engine
 from pma.plan.__main__ import main
 from pma.plan.experiments import plans
 from pma.plan.job import PlanJob, check, overrides
@@ -114,10 +113,6 @@ def test_disk_counts_what_training_keeps():
     assert disk_bytes(cfg, 10) == 10 * (4 * 80 + 12 * (cfg.train.checkpoints_kept + 1))
     cfg.train.snapshots_at = [0, 512, 1024, 41 * 512]
     assert disk_bytes(cfg, 10) == 10 * (4 * 2 + 12 * (cfg.train.checkpoints_kept + 1))
-
-
-def test_the_merge_rate_is_the_engines():
-    assert PlanJob().merge_rate == engine._RATE
 
 
 def test_a_plan_is_written_only_where_docs_says(tmp_path: Path, monkeypatch, capsys):

@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from pma.config import CONF_DIR, ModelConfig, TrainConfig
-from pma.model.build import Bf16Loss, build, loss
+from pma.model.build import build
+from pma.model.loss import Bf16Loss, loss
 from pma.plan.memory import activation_bytes, check_shards, layer_activations, outer_activations, sizes, training_memory
-from pma.train.loop import make_optimizer
+from pma.train.objective import make_optimizer
 
 SEQUENCES, LENGTH = 2, 128
 

@@ -1,12 +1,24 @@
-"""Evaluation through lm-eval: suites, scores and their cache."""
+"""Evaluation through lm-eval: suites, scores and their cache. Nothing heavy is imported before a name is used."""
 
-import logging
+from __future__ import annotations
 
-from pma.evaluate.scorer import Score, Scorer, read_scores
-from pma.evaluate.suites import Suite, load_suite
-from pma.evaluate.tasks import write_tasks
-from pma.evaluate.vllm import VllmScorer, vllm_class
+from importlib import import_module
+from typing import Any
 
-logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of handing it a loaded model, which is the point here
+_MODULES = {
+    "Score": "scorer",
+    "Scorer": "scorer",
+    "Suite": "suites",
+    "VllmScorer": "vllm",
+    "load_suite": "suites",
+    "read_scores": "scorer",
+    "vllm_class": "vllm",
+    "write_tasks": "tasks",
+}
+__all__ = list(_MODULES)
 
-__all__ = ["Score", "Scorer", "Suite", "VllmScorer", "load_suite", "read_scores", "vllm_class", "write_tasks"]
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from pma.merge.options import MERGE_RATE
 from pma.reproduce import cost
 
 
@@ -25,7 +26,7 @@ class PlanJob:
     headroom: float = 0.05  # share of it left to the allocator and the communication library
     price: float = 2.5  # USD a GPU-hour, assumed
     scoring_tokens: int | None = None  # that a merge is scored on; null: an estimate of the scale's suite
-    merge_rate: float = 1.8e9  # bytes of snapshots a second and core: pma.merge.engine's measured rate
+    merge_rate: float = MERGE_RATE  # bytes of snapshots a second and core
     merge_cores: int = 2
     docs: str | None = None  # folder whose scale.md and plan.svg the plan is written to, as well as printed
 

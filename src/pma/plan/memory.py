@@ -1,4 +1,4 @@
-"""Memory of training by formulas, from a model's shapes alone. tests/plan/test_plan_memory.py measures what they say."""
+"""Memory of training by formulas, from a model's shapes alone; tests/plan/test_plan_memory.py measures the same."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch.distributed.fsdp import fully_shard
 
 from pma.config import ModelConfig
 from pma.model.build import build_meta
+from pma.model.loss import LOGITS_AT_ONCE_CPU, LOGITS_AT_ONCE_GPU
 
-_LOGITS_AT_ONCE = {True: 2**28, False: 2**19}  # of pma.model._LinearCrossEntropy, on a GPU and on a CPU
+_LOGITS_AT_ONCE = {True: LOGITS_AT_ONCE_GPU, False: LOGITS_AT_ONCE_CPU}
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def _assumptions(job: DictConfig) -> str:
     scoring = f"Scoring: {scored_tokens(job):,} tokens a merge ({source}), forward passes only"
     merging = (
         f"Merging: {job.merge_rate * job.merge_cores / 1e9:.3g} GB of snapshots a second on {job.merge_cores} cores of "
-        f"the host, measured from the page cache (src/pma/merge/engine.py); slower where storage is."
+        f"the host, measured from the page cache (src/pma/merge/options.py); slower where storage is."
     )
     if job.scale not in GPU_SCALES:
         return (

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from pma.ahead import ahead
 from pma.device import choose_device
 from pma.evaluate import Scorer, Suite
-from pma.merge.engine import InMemory, averages
+from pma.merge.memory import InMemory, averages
 from pma.model.build import load_pretrained, load_weights
 from pma.reproduce.experiment import Recipe
 from pma.reproduce.score_cache import any_snapshot, window_weights

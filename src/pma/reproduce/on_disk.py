@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from pma.evaluate import Suite, VllmScorer
 from pma.files import read_manifest
-from pma.merge.engine import Merge, Options, merge_all
+from pma.merge import Merge, Options, merge_all
 from pma.reproduce.experiment import Recipe
 from pma.reproduce.score_cache import ScoredMerges, any_snapshot, window_weights
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -31,13 +32,19 @@ def records_of(
     items: list[Items] = []
     for of_run in scored:
         run, seed, suite = of_run.merges.run, of_run.merges.seed, of_run.merges.suite
-        experiment_keys = {
+        experiment_keys: dict[str, Any] = {
             "scale": job.scale.name,
             "experiment": experiment.name,
             "config_hash": identity(configs[run, seed]),
         }
         for recipe, scores, values in of_run.scores:
-            merge = {"run": run, "seed": seed, "tokens": recipe.end, "method": recipe.name, "n": recipe.n}
+            merge: dict[str, Any] = {
+                "run": run,
+                "seed": seed,
+                "tokens": recipe.end,
+                "method": recipe.name,
+                "n": recipe.n,
+            }
             merge |= {"interval": recipe.interval, "suite": suite}
             records += [
                 Record(**experiment_keys, **merge, task=s.task, metric=s.metric, value=s.value, stderr=s.stderr)
