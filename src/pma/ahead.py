@@ -1,4 +1,4 @@
-"""Compute the next value in a thread while the present one is used."""
+"""Make the next thing in a thread while the present one is used."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Value = TypeVar("Value")
+Item, Made = TypeVar("Item"), TypeVar("Made")
 
 
-def ahead(compute: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:
-    """`compute` of each item in turn; a thread computes the next one meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        coming: Future[Value] | None = None
+def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`make` of each item in turn; the next one's is made by a thread meanwhile."""
+    with ThreadPoolExecutor(1) as maker:
+        coming: Future[Made] | None = None
         for item in items:
-            ready, coming = coming, thread.submit(compute, item)
-            if ready is not None:
-                yield ready.result()
+            made, coming = coming, maker.submit(make, item)
+            if made is not None:
+                yield made.result()
         if coming is not None:
             yield coming.result()
