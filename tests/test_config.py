@@ -12,8 +12,9 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from pma.config import CONF_DIR, config_hash, register, validate
-from pma.reproduce.experiment import expand, keep_needed, recipes, required
+from pma.reproduce.experiment import expand, recipes
 from pma.reproduce.job import ReproduceJob
+from pma.reproduce.runs import keep_needed, required
 from pma.run import is_fork
 
 SCALES = [path.stem for path in sorted((CONF_DIR / "scale").glob("*.yaml"))]

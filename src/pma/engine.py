@@ -25,7 +25,7 @@ class EngineJob:
 
 def main(job: DictConfig) -> None:
     """Entry point of `python -m pma.engine`."""
-    from pma.torchtitan.convert import run
+    from pma.torchtitan.command import run
 
     run(job)
 

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 from pma.config import CONF_DIR, ModelConfig
-from pma.model.build import Bf16Loss, build, flops_per_token, load_pretrained, loss, parameter_counts
-from pma.train.parallel import MicroBatches
+from pma.model.build import build, flops_per_token, load_pretrained, parameter_counts
+from pma.model.loss import Bf16Loss, loss
+from pma.train.one_process import MicroBatches
 
 FILES = sorted((CONF_DIR / "model").glob("*/*.yaml"))
 LADDERS = [

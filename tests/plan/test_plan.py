@@ -15,14 +15,15 @@ from torch import nn
 
 from pma.config import CONF_DIR, ModelConfig, TrainConfig, register
 from pma.merge import engine
-from pma.model.build import Bf16Loss, build, loss
+from pma.model.build import build
+from pma.model.loss import Bf16Loss, loss
 from pma.plan import runs as plan
 from pma.plan.__main__ import PlanJob
 from pma.plan.memory import activation_bytes, check_shards, layer_activations, outer_activations, sizes, training_memory
 from pma.plan.show import BEGIN, END, text, write_docs
 from pma.reproduce.experiment import expand, runs_of
 from pma.reproduce.job import ReproduceJob
-from pma.train.loop import make_optimizer
+from pma.train.objective import make_optimizer
 
 register(PlanJob, ReproduceJob)
 

@@ -1,6 +1,24 @@
-"""Corpus: documents with a domain label from pinned sources, split, tokenised, with evaluation items."""
+"""Corpus: documents with a domain label from pinned sources, split, tokenised, with evaluation items.
 
-from pma.corpus.build import prepare, prepare_part
-from pma.corpus.tokens import TokenDataset, batches, mixing_weights
+Nothing heavy is imported before a name is used.
+"""
 
-__all__ = ["TokenDataset", "batches", "mixing_weights", "prepare", "prepare_part"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "TokenDataset": "tokens",
+    "batches": "tokens",
+    "mixing_weights": "mix",
+    "prepare": "build",
+    "prepare_part": "build",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

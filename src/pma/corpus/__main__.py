@@ -1,4 +1,4 @@
-"""Build a corpus, or a part of its shards, and say what it holds.
+"""Build a corpus, or a part of its shards, and print what it holds.
 
 python -m pma.corpus data=paper
 python -m pma.corpus -m data=paper 'part=range(16)' parts=16 hydra/launcher=slurm hydra.launcher.gpus_per_node=0
@@ -14,9 +14,6 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.config import DataConfig
-from pma.corpus.build import prepare, prepare_part
-from pma.corpus.mix import ROUND, round_counts
-from pma.corpus.tokens import mixing_weights
 
 
 @dataclass
@@ -27,21 +24,23 @@ class CorpusJob:
     data_dir: str = "data"
     part: int | None = None  # every parts-th shard of the hub's data sets, from this one on; null: the whole corpus
     parts: int = 1
-    processes: int = 0  # 0: the cores this job may use. Does not change the bits
+    processes: int = 0  # that read and tokenise; 0: the cores this job may use. Does not change the bits
 
 
 def _show(folder: Path, data: DictConfig) -> None:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     print(f"{'domain':12} {'part':10} {'documents':>14} {'bytes':>20} {'tokens':>20}")
     for domain, parts in manifest["domains"].items():
-        for part, about in parts.items():
-            print(f"{domain:12} {part:10} {about['documents']:14,} {about['bytes']:20,} {about['tokens']:20,}")
+        for part, counts in parts.items():
+            print(f"{domain:12} {part:10} {counts['documents']:14,} {counts['bytes']:20,} {counts['tokens']:20,}")
     if "hub" in manifest:
         _show_mix(manifest, data)
     print(folder)
 
 
 def _show_mix(manifest: dict, data: DictConfig) -> None:
+    from pma.corpus.mix import ROUND, mixing_weights, round_counts
+
     sizes = {"/".join(filter(None, (hub["path"], hub["name"]))): hub["tokens"] for hub in manifest["hub"]}
     weights = mixing_weights(data)
     if "train" in manifest["parts"]:
@@ -60,6 +59,8 @@ def main(job: DictConfig) -> None:
         ValueError: an impossible config.
         ConnectionError: something has to be downloaded and cannot be.
     """
+    from pma.corpus.build import prepare, prepare_part
+
     data_dir = Path(job.data_dir)
     if job.part is None:
         if job.parts != 1:

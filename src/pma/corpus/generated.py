@@ -17,14 +17,18 @@ _DOCUMENT_CHARACTERS = 1024
 
 
 class Question(NamedTuple):
+    """A question of a reasoning-gym task, and its answer."""
+
     task: str
     question: str
     answer: str
 
     def text(self) -> str:
+        """As it stands in a document."""
         return f"{self.prompt()} {self.answer}\n\n"
 
     def prompt(self) -> str:
+        """All but the answer."""
         return f"Q: {self.question}\nA:"
 
 
@@ -42,7 +46,17 @@ class Generated(NamedTuple):
 def generate(
     config: GeneratedConfig, seed: int, heldout_bytes: int, instruct_bytes: int = 0, instruct_items: int = 0
 ) -> Generated:
-    """Generate a domain: items first, then held-out text, training text and instructions without their questions."""
+    """Generate a domain: items first, then held-out text, training text and instructions without their questions.
+
+    Args:
+        config: of the domain; its max_bytes are of training text.
+        seed: of the corpus.
+        heldout_bytes, instruct_bytes: UTF-8 bytes of held-out text and of instructions, at least.
+        instruct_items: questions for items of the suite instruct.
+
+    Raises:
+        ValueError: a task has too few distinct questions, or only questions longer than max_question.
+    """
     items = _distinct(config, seed, "items", config.items, set())
     asked = {q.question for q in items}
     more_items = _distinct(config, seed, "instruct_items", instruct_items, asked)
@@ -51,34 +65,35 @@ def generate(
     asked |= {q.question for q in heldout}
     train, dropped = _questions_of(config, seed, "train", config.max_bytes, asked)
     instruct, dropped_too = _questions_of(config, seed, "instruct", instruct_bytes, asked)
-    documents = (_documents(config.domain, part, text) for part, text in (("train", train), ("heldout", heldout)))
-    return Generated(*documents, items, instruct, more_items, dropped + dropped_too)
+    train_documents = _documents(config.domain, "train", train)
+    heldout_documents = _documents(config.domain, "heldout", heldout)
+    return Generated(train_documents, heldout_documents, items, instruct, more_items, dropped + dropped_too)
 
 
 def _distinct(config: GeneratedConfig, seed: int, part: str, count: int, excluded: set[str]) -> list[Question]:
     """`count` questions, shared equally between the tasks."""
     streams = _streams(config, seed, part)
-    found: dict[str, Question] = {}
+    distinct: dict[str, Question] = {}
     for index, name in enumerate(streams):
-        wanted = (count + len(streams) - 1 - index) // len(streams)
-        # A question space smaller than what is asked for would never end.
-        for _, question in zip(range(100 * wanted), streams[name], strict=False):
-            if wanted == 0:
+        left = (count + len(streams) - 1 - index) // len(streams)
+        # A task with fewer questions than that would never end.
+        for _, question in zip(range(100 * left), streams[name], strict=False):
+            if left == 0:
                 break
-            if question.question not in found and question.question not in excluded:
-                found[question.question] = question
-                wanted -= 1
-        if wanted > 0:
+            if question.question not in distinct and question.question not in excluded:
+                distinct[question.question] = question
+                left -= 1
+        if left > 0:
             raise ValueError(
                 f"data.generated: task {name} has too few distinct questions; widen its options or lower items"
             )
-    return list(found.values())
+    return list(distinct.values())
 
 
 def _questions_of(
     config: GeneratedConfig, seed: int, part: str, max_bytes: int, excluded: set[str]
 ) -> tuple[list[Question], int]:
-    """Questions of one part, every task an equal share of the bytes, and how many were left out."""
+    """Questions of one part, of every task an equal share of the bytes, and how many `excluded` ones were left out."""
     questions, dropped = [], 0
     streams = _streams(config, seed, part)
     written = dict.fromkeys(streams, 0)  # bytes
@@ -94,7 +109,8 @@ def _questions_of(
 
 
 def _documents(domain: str, part: str, questions: list[Question]) -> list[Document]:
-    documents, text = [], ""
+    documents: list[Document] = []
+    text = ""
     for number, question in enumerate(questions, 1):
         text += question.text()
         if len(text) >= _DOCUMENT_CHARACTERS or number == len(questions):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pma.config import HubConfig
 from pma.corpus.clean import Document, clean, order_key
-from pma.corpus.sources import Split
+from pma.corpus.split import Split
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -22,7 +22,7 @@ _SAMPLED = 16  # shards a sample is taken of, spread evenly: the first ones alon
 
 
 def is_heldout(text: str, seed: int, fraction: float) -> bool:
-    """Whether a document is held out: by its own text, so that every shard knows it without any other."""
+    """Whether a document is held out: decided by its own text, so that every shard decides alike without the others."""
     return int.from_bytes(order_key(seed, "heldout", text)[:8], "big") < fraction * 2**64
 
 

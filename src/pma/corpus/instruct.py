@@ -55,5 +55,5 @@ DOMAINS = tuple(_READERS)
 def pairs(document: Document) -> list[Pair]:
     """The instruction pairs of a document of one of DOMAINS that are neither trivial nor long."""
     shortest, longest = _COMPLETION_CHARACTERS
-    found = _READERS[document.domain](document)
-    return [p for p in found if shortest <= len(p.completion) <= longest and len(p.prompt) <= _PROMPT_CHARACTERS]
+    every = _READERS[document.domain](document)
+    return [p for p in every if shortest <= len(p.completion) <= longest and len(p.prompt) <= _PROMPT_CHARACTERS]

@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, pairwise
 from typing import Any
 
+from pma.config import DataConfig
 from pma.corpus.clean import Document, order_key
-from pma.corpus.generated import Question
+from pma.corpus.generated import Generated, Question
 from pma.corpus.instruct import ENTRY, Pair, pairs, question_pair
 
 DOMAIN_OF_AXIS = {
@@ -48,6 +49,34 @@ DEFINITION_CHARACTERS = (24, 100)
 LENGTH_RATIO = 1.3  # of the longest allowed difference between the true choice and that of another place
 
 
+def make_items(
+    config: DataConfig, heldout: dict[str, list[Document]], generated: dict[str, Generated]
+) -> dict[str, list[dict[str, Any]]]:
+    """Items of every axis whose domain the corpus has, from held-out documents or generated questions by domain."""
+    axes = {}
+    for axis, domain in DOMAIN_OF_AXIS.items():
+        proxy = axis.startswith("proxy/")
+        if domain in generated:
+            questions = generated[domain].items if proxy else generated[domain].instruct_items
+            axes[axis] = from_questions(axis, questions, config.seed)
+        elif domain in heldout:
+            count = config.axis_items if proxy else config.instruct.items
+            axes[axis] = from_heldout(axis, heldout[domain], count, config.seed)
+    return {axis: rows for axis, rows in axes.items() if rows}
+
+
+def item_texts(
+    axes: dict[str, list[dict[str, Any]]], generated: dict[str, Generated], benchmarks: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Texts that training documents must not overlap with: items that are not generated, and benchmarks."""
+    own = {
+        f"items/{axis}": [row["context"] + row["choices"][row["answer"]] for row in rows]
+        for axis, rows in axes.items()
+        if DOMAIN_OF_AXIS[axis] not in generated
+    }
+    return own | benchmarks
+
+
 def from_heldout(axis: str, documents: list[Document], count: int, seed: int) -> list[dict[str, Any]]:
     """At most `count` items from the held-out documents of the domain of an axis."""
     readers: dict[str, Callable[[Document], Iterable[Pair]]] = {
@@ -65,7 +94,8 @@ def from_heldout(axis: str, documents: list[Document], count: int, seed: int) ->
     for candidate in candidates:
         rounds.append(taken[candidate.source])
         taken[candidate.source] += 1
-    items, used = [], set()
+    items: list[dict[str, Any]] = []
+    used: set[str] = set()
     for _, candidate in sorted(zip(rounds, candidates, strict=True), key=lambda pair: pair[0]):
         if len(items) == count:
             break
@@ -151,7 +181,7 @@ def _item(right: Pair, wrong: list[str], seed: int) -> dict[str, Any]:
 
 
 def _elsewhere(pair: Pair, group: list[Pair], rng: random.Random) -> list[str]:
-    """A completion of another pair, of like length, in a list; an empty one when none is found."""
+    """A list with the completion of another pair, of like length; an empty list when 50 tries give none."""
     length = len(pair.completion)
     for other in (group[rng.randrange(len(group))].completion for _ in range(50)):
         similar = max(length, len(other)) <= LENGTH_RATIO * min(length, len(other))
@@ -166,21 +196,21 @@ def corruptions(text: str, rng: random.Random) -> list[str]:
     tokens = re.findall(r"\w+|\s+|[^\w\s]", text)
     words = [place for place, token in enumerate(tokens) if re.match(r"\w", token)]
     places = [place for place, token in enumerate(tokens) if not token.isspace()]
-    found: list[str] = []
+    corrupted: list[str] = []
     for swaps in (list(pairwise(words)), list(combinations(places, 2))):
         for first, second in rng.sample(swaps, len(swaps)):
             swapped = list(tokens)
             swapped[first], swapped[second] = tokens[second], tokens[first]
-            if (new := "".join(swapped)) not in (text, *found):
-                found.append(new)
+            if (new := "".join(swapped)) not in (text, *corrupted):
+                corrupted.append(new)
                 break
-    return found
+    return corrupted
 
 
 def _code_pairs(document: Document) -> Iterator[Pair]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in somebody else's code
+            warnings.simplefilter("ignore")  # invalid escapes in the code of packages
             tree = ast.parse(document.text)
     except (SyntaxError, ValueError):
         return  # a piece of a class, or of a table

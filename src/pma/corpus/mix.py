@@ -1,4 +1,4 @@
-"""Which window of which component a row of training is: by weights, without state, whatever the number of windows."""
+"""Mix components by weights: which window of which component a row of training is, computed without any state."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig
+
+from pma.config import DataConfig
 
 ROUND = 10_000  # rows; within so many the shares of a mix are exact to one row
+
+
+def mixing_weights(data: DataConfig | DictConfig) -> list[float | None] | None:
+    """Weights of train.bin and of each data set of the hub; None where there are no such data sets."""
+    return [data.weight, *(hub.weight for hub in data.hub)] if data.hub else None
 
 
 def round_counts(weights: Sequence[float]) -> np.ndarray:
@@ -38,8 +46,8 @@ def permuted(indices: np.ndarray, size: int, *key: object) -> np.ndarray:
     `size` (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002): four times at most on average.
     """
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))  # bits
-    named = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=64).digest()
-    keys = np.frombuffer(named, "<u8")  # of eight rounds; six are hard to tell from chance (Patarin, CRYPTO 2004)
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=64).digest()
+    keys = np.frombuffer(digest, "<u8")  # of eight rounds; six are hard to tell from chance (Patarin, CRYPTO 2004)
     places = _feistel(indices.astype(np.uint64), half, keys)
     while (outside := places >= size).any():
         places[outside] = _feistel(places[outside], half, keys)
@@ -121,11 +129,11 @@ class Mix:
     def windows(self, component: int, numbers: np.ndarray) -> np.ndarray:
         """The window that each of the `numbers`-th rows of a component is, int64."""
         size = int(self._ends[component][-1])
-        found = np.empty_like(numbers)
+        windows = np.empty_like(numbers)
         for epoch in np.unique(numbers // size):
             here = numbers // size == epoch
-            found[here] = permuted(numbers[here] % size, size, self._seed, component, epoch)
-        return found
+            windows[here] = permuted(numbers[here] % size, size, self._seed, component, epoch)
+        return windows
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of the rows, int64 (rows, length + 1)."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+
+from pma.corpus.clean import Document
+from pma.corpus.generated import Generated
 
 N = 13
 _WORD = re.compile(r"[^\W_]+")
@@ -35,17 +40,17 @@ class Overlap:
         self._grams = np.array(sorted(owners), dtype=np.uint64)
 
     def check(self, text: str) -> bool:
-        """Whether a document shares a 13-gram with an item; the items it hits are remembered in `hit`."""
+        """Whether a document shares a 13-gram with an item; `hit` remembers the items that it shares one with."""
         words = [self._words.get(word, 0) for word in _WORD.findall(text.lower())]
         grams = _hashes(words)
         if not len(grams) or not len(self._grams):
             return False
         places = np.minimum(np.searchsorted(self._grams, grams), len(self._grams) - 1)
-        found = grams[self._grams[places] == grams]
-        for gram in found.tolist():
+        shared = grams[self._grams[places] == grams]
+        for gram in shared.tolist():
             for name, number in self._owners[gram]:
                 self.hit[name].add(number)
-        return len(found) > 0
+        return len(shared) > 0
 
     def report(self) -> dict[str, dict[str, int]]:
         """For each set: items, items under 13 words, items hit by a training document."""
@@ -53,6 +58,47 @@ class Overlap:
             name: {"items": count, "under_13_words": self.short[name], "hit": len(self.hit[name])}
             for name, count in self.items.items()
         }
+
+
+def remove_overlap(
+    train: list[Document],
+    texts: dict[str, list[str]],
+    generated: dict[str, Generated],
+    benchmarks: dict[str, list[str]],
+) -> tuple[list[Document], dict[str, Any]]:
+    """Training documents that share no 13-gram with an item or a benchmark, and overlap.json.
+
+    Args:
+        train: documents; generated ones are only counted, see the rule in the report.
+        texts: of items that are not generated and of benchmarks, by set.
+        generated: by domain.
+        benchmarks: texts by benchmark.
+    """
+    index = Overlap(texts)
+    templates = Overlap(benchmarks)
+    kept: list[Document] = []
+    dropped: dict[str, int] = defaultdict(int)
+    for document in train:
+        if document.domain in generated:
+            templates.check(document.text)
+            kept.append(document)
+        elif index.check(document.text):
+            dropped[document.domain] += 1
+        else:
+            kept.append(document)
+    domains = sorted({document.domain for document in train} - generated.keys())
+    return kept, {
+        "rule": "a training document is dropped when it shares a word 13-gram (lower-cased, letters and digits) with "
+        "an item; `hit` counts the items that were found in documents since dropped",
+        "sets": index.report(),
+        "train_documents_dropped": {domain: dropped[domain] for domain in domains},
+        "generated": {
+            "rule": "all questions of a generator share its template, so a training question is dropped when it "
+            "equals an evaluation question; its 13-grams shared with benchmarks are counted but not dropped",
+            "questions_dropped": {domain: part.dropped for domain, part in generated.items()},
+            "sets": templates.report(),
+        },
+    }
 
 
 def _hashes(words: Iterable[int]) -> np.ndarray:

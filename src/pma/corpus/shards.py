@@ -1,8 +1,8 @@
-"""Tokenising the hub's data sets: every shard alone, by any process of any machine, and never twice.
+"""Tokenise the hub's data sets: every shard alone, by any process of any machine, and never twice.
 
-A corpus with such data sets comes into being in a folder of its own, which outlives a build that was killed:
+A corpus with such data sets is built in a folder of its own, which outlives a build that was killed:
 
-    plan.json           what every shard has to know: shards a data set, what is held out, texts of the items
+    plan.json           what every shard needs: shards a data set, what is held out, texts of the items
     corpus/             what becomes the corpus: tokenizer, items, held-out text, and
     corpus/hub/D/S.bin  tokens of shard S of data set D, little-endian, `<|endoftext|>` after each document
     corpus/hub/D/S.idx  little-endian uint64 a document: where it ends, in tokens from the shard's beginning
@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +32,7 @@ from pma.config import DataConfig, HubConfig
 from pma.corpus import hub
 from pma.corpus.clean import END_OF_TEXT, order_key
 from pma.corpus.overlap import Overlap
+from pma.corpus.workers import workers
 from pma.files import publish_file, write_bytes, write_json
 
 _BATCH = 4_000_000  # characters encoded at once
@@ -46,8 +45,8 @@ def token_dtype(tokenizer: Tokenizer) -> np.dtype:
 
 
 @dataclass
-class Plan:
-    """What every shard of a corpus has to know, as plan.json."""
+class ShardPlan:
+    """What every shard of a corpus needs, as plan.json."""
 
     shards: list[int]  # of each data set
     heldout: list[str]  # hashes of held-out documents of other sources, hex
@@ -58,7 +57,7 @@ class Plan:
         write_json(folder / "plan.json", asdict(self))
 
     @classmethod
-    def load(cls, folder: Path) -> Plan:
+    def load(cls, folder: Path) -> ShardPlan:
         """Read plan.json."""
         return cls(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
 
@@ -77,27 +76,23 @@ def _record(folder: Path, source: int, shard: int) -> Path:
 
 def missing(folder: Path, part: int = 0, parts: int = 1) -> list[tuple[int, int]]:
     """Shards, of every `parts`-th one from `part` on, that are not done yet."""
-    return [name for name in Plan.load(folder).names()[part::parts] if not _record(folder, *name).exists()]
+    return [name for name in ShardPlan.load(folder).names()[part::parts] if not _record(folder, *name).exists()]
 
 
 def write_missing(folder: Path, config: DataConfig, processes: int, part: int = 0, parts: int = 1) -> None:
     """Tokenise the shards that are not done yet, of every `parts`-th one from `part` on.
 
-    Each is made by one process in memory of a bounded size: a batch of documents and 16 bytes of hash, with what Python
-    adds to them, for each document of the shard. When one fails, those under way are finished first.
+    A process makes a shard in bounded memory: a batch of documents, and 16 bytes of hash (with what Python adds to
+    them) for each document of the shard. When a shard fails, those under way are finished first.
 
     Raises:
-        ConnectionError, ValueError: as `pma.corpus.hub.documents` does.
-        ValueError: a process was killed.
+        ConnectionError, ValueError: as `pma.corpus.hub.documents`; ValueError also when a process was killed.
     """
     left = missing(folder, part, parts)
     if not left:
         return
-    # No plain fork: the threads of tokenizers and datasets do not survive it.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(min(processes, len(left)), context, _start, (folder, config)) as pool:
-        total = len(Plan.load(folder).names()[part::parts])
+    with workers(min(processes, len(left)), _start, folder, config) as pool:
+        total = len(ShardPlan.load(folder).names()[part::parts])
         every = 0.5 if sys.stderr.isatty() else 60.0  # seconds: a log file is not a screen
         with tqdm(desc="shards", total=total, initial=total - len(left), unit="shard", mininterval=every) as progress:
             try:
@@ -120,7 +115,7 @@ def write_missing(folder: Path, config: DataConfig, processes: int, part: int = 
 class _Tools(NamedTuple):
     folder: Path
     config: DataConfig
-    plan: Plan
+    plan: ShardPlan
     tokenizer: Tokenizer
     heldout: frozenset[bytes]
     overlap: Overlap
@@ -130,28 +125,25 @@ _tools: _Tools  # of a worker process
 
 
 def _start(folder: Path, config: DataConfig) -> None:
-    """Make the tools of a worker process, which ends with the process that started it."""
+    """Make the tools of a worker process."""
     global _tools
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as many processes as cores already
-    plan = Plan.load(folder)
+    plan = ShardPlan.load(folder)
     tokenizer = Tokenizer.from_file(str(folder / "corpus" / "tokenizer" / "tokenizer.json"))
     heldout = frozenset(map(bytes.fromhex, plan.heldout))
     _tools = _Tools(folder, config, plan, tokenizer, heldout, Overlap(plan.items))
 
 
 def _write(source: int, shard: int) -> int:
-    """Make a shard unless another process has; UTF-8 bytes of text in it."""
+    """Make a shard, unless another process has; returns the UTF-8 bytes of text written."""
     folder, record = _tools.folder, _record(_tools.folder, source, shard)
     record.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(record.with_suffix(".lock")):
         if record.exists() or not (folder / "corpus").exists():  # done, or all done and published meanwhile
             return 0
         path = folder / "corpus" / "hub" / f"{_stem(source, shard)}.bin"
-        for left in path.parent.glob(f".{path.stem}.*"):  # aside, by a process that was killed
-            left.unlink()
+        for partial in path.parent.glob(f".{path.stem}.*"):  # left by a process that was killed
+            partial.unlink()
         config = _tools.config.hub[source]
         counts: dict[str, int] = defaultdict(int)
         _tools.overlap.hit = {name: set() for name in _tools.plan.items}
@@ -163,7 +155,7 @@ def _write(source: int, shard: int) -> int:
 
 
 def _kept(texts: Iterable[str], counts: dict[str, int], config: HubConfig, source: int) -> Iterator[str]:
-    """Documents to train on, up to the shard's part of max_bytes, and how many of each kind were left out."""
+    """Documents to train on, up to the shard's part of max_bytes; `counts` gets how many of each kind were left out."""
     seed, fraction, shards = _tools.config.seed, _tools.config.heldout_fraction, _tools.plan.shards[source]
     counts.update(documents=0, bytes=0, tokens=0, heldout=0, duplicates=0, overlapping=0)
     seen: set[bytes] = set()
@@ -186,7 +178,7 @@ def _kept(texts: Iterable[str], counts: dict[str, int], config: HubConfig, sourc
 
 
 def _write_tokens(texts: Iterator[str], path: Path, counts: dict[str, int]) -> str:
-    """Write tokens to `path` and where documents end beside it; SHA-256 of the tokens, hex."""
+    """Write tokens to `path`, and where documents end to the .idx beside it; returns the SHA-256 of the tokens, hex."""
     end, dtype = _tools.tokenizer.token_to_id(END_OF_TEXT), token_dtype(_tools.tokenizer)
     digest, ends = hashlib.sha256(), [np.zeros(0, "<u8")]
     with publish_file(path) as file:
@@ -215,11 +207,11 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
 
 
 def summary(folder: Path, config: DataConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Of the finished shards: what each data set holds, for manifest.json, and the overlap, for overlap.json."""
-    plan = Plan.load(folder)
+    """Sum up the finished shards: what each data set holds, for manifest.json, and the overlap, for overlap.json."""
+    plan = ShardPlan.load(folder)
     sources, overlap = [], Overlap(plan.items)
     dropped: dict[str, int] = defaultdict(int)
-    for source, (about, count) in enumerate(zip(config.hub or (), plan.shards, strict=True)):
+    for source, (data_set, count) in enumerate(zip(config.hub or (), plan.shards, strict=True)):
         totals: dict[str, int] = defaultdict(int)
         shards = []
         for shard in range(count):
@@ -230,8 +222,10 @@ def summary(folder: Path, config: DataConfig) -> tuple[list[dict[str, Any]], dic
             shards.append({"file": file, **{key: record[key] for key in ("tokens", "documents", "sha256")}})
             for key in record.keys() - {"sha256"}:
                 totals[key] += record[key]
-        dropped[about.domain] += totals["overlapping"]
-        identity = {key: getattr(about, key) for key in ("path", "name", "split", "revision", "text_field", "domain")}
+        dropped[data_set.domain] += totals["overlapping"]
+        identity = {
+            key: getattr(data_set, key) for key in ("path", "name", "split", "revision", "text_field", "domain")
+        }
         kept = {key: totals[key] for key in _COUNTED}
         left_out = {key: totals[key] for key in sorted(totals.keys() - kept.keys())}
         sources.append({**identity, **kept, "left_out": left_out, "shards": shards})

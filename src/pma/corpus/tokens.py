@@ -9,19 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from pma.ahead import ahead
-from pma.config import PARTS, DataConfig
+from pma.config import PARTS
 from pma.corpus.mix import Mix
 
 IGNORED = -100  # target of a position where nothing is learnt; torch's default ignore_index
-
-
-def mixing_weights(data: DataConfig | DictConfig) -> list[float | None] | None:
-    """Weights of train.bin and of each data set of the hub; None where there are no such data sets."""
-    return [data.weight, *(hub.weight for hub in data.hub)] if data.hub else None
 
 
 class TokenDataset:
@@ -97,8 +91,10 @@ class TokenDataset:
         return mix
 
     def batch(self, step: int, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of a step, both int64 (batch_sequences, sequence_length), or of those rows alone: the
-        targets are the next tokens, IGNORED where nothing is learnt."""
+        """Inputs and targets of a step, both int64 (batch_sequences, sequence_length), or of the slice `rows` of it.
+
+        Targets are the next tokens, IGNORED where nothing is learnt.
+        """
         if self._mix is not None:
             tokens = self._mix.read(np.arange(step * self._batch, (step + 1) * self._batch)[rows])
             return tokens[:, :-1], tokens[:, 1:]
@@ -119,13 +115,13 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets of the steps in turn, on the device, both int64 (rows, sequence_length).
 
-    The next step's are read by a thread meanwhile, into pinned memory for a GPU, which copies them without waiting.
+    A thread reads the next step's meanwhile, into pinned memory for a GPU, which copies them without waiting.
     """
 
     def read(step: int) -> list[Tensor]:
-        made = [torch.from_numpy(array) for array in data.batch(step, rows)]
-        return [tensor.pin_memory() for tensor in made] if device.type == "cuda" else made
+        tensors = [torch.from_numpy(array) for array in data.batch(step, rows)]
+        return [tensor.pin_memory() for tensor in tensors] if device.type == "cuda" else tensors
 
-    for made in ahead(read, steps):
-        inputs, targets = (tensor.to(device, non_blocking=True) for tensor in made)
+    for pair in ahead(read, steps):
+        inputs, targets = (tensor.to(device, non_blocking=True) for tensor in pair)
         yield inputs, targets

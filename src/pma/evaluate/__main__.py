@@ -21,8 +21,8 @@ class EvaluateJob:
     backend: str = "hf"  # hf: transformers, one device | vllm: on all GPUs of the machine, in bf16
     tensor_parallel_size: int | None = None  # of vllm: GPUs that share the model; null: all
     max_model_len: int | None = None  # of vllm, tokens; null: the model's own
-    device: str = "auto"  # of hf
-    threads: int = 0
+    device: str = "auto"  # of hf: auto | cpu | cuda
+    threads: int = 0  # CPU threads; 0: the cores this job may use. Does not change a score
     cache_dir: str = "data/scores"
     output: str | None = None  # JSON file to write the scores to
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
@@ -30,8 +30,13 @@ class EvaluateJob:
 
 
 def main(job: DictConfig) -> None:
-    """Entry point of `python -m pma.evaluate`."""
-    from pma.evaluate.command import evaluate
+    """Entry point of `python -m pma.evaluate`.
+
+    Raises:
+        ValueError: for a folder that is no model, a suite without what it needs, or a device or backend that is not
+            there.
+    """
+    from pma.evaluate.folder import evaluate
 
     evaluate(job)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class FastLM(HFLM):
         self._encodings: dict[tuple, list[int]] = {}
         self._fast = model.config.model_type in _PLAIN_HEAD and model.config._attn_implementation == "sdpa"
 
-    def tok_encode(self, string: str, *args, **kwargs) -> list[int]:
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
         """HFLM's encoding, kept."""
         key = (string, args, tuple(kwargs.items()))
         if key not in self._encodings:

@@ -17,9 +17,10 @@ import torch
 from lm_eval.api.metrics import stderr_for_metric, unweighted_mean_stderr
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from pma.config import cpu_threads, hash_json
+from pma.config import hash_json
+from pma.device import cpu_threads
 from pma.evaluate.language_model import FastLM
 from pma.evaluate.suites import Average, Row, Suite
 from pma.files import write_text
@@ -29,7 +30,13 @@ _BOOTSTRAP_DRAWS = 1000  # for metrics without a closed-form standard error
 
 @dataclass(frozen=True)
 class Score:
-    """One value of one task; `stderr` is over items, None where there is no estimate; `n` counts items."""
+    """One value of one task.
+
+    Attributes:
+        value: accuracies are shares of 1; bits_per_byte are bits a byte of UTF-8 text, lower is better.
+        stderr: over items; None where there is no estimate.
+        n: items.
+    """
 
     task: str
     metric: str
@@ -38,14 +45,14 @@ class Score:
     n: int
 
 
-Items = dict[tuple[str, str], list[float]]  # values of single items by (task, metric)
+ItemValues = dict[tuple[str, str], list[float]]  # values of single items by (task, metric)
 
 
-def read_scores(path: Path) -> tuple[list[Score], Items] | None:
-    """The scores in a file of the cache and the values of single items, see `CachedScorer.items`; None without it.
+def read_scores(path: Path) -> tuple[list[Score], ItemValues] | None:
+    """Scores and values of single items (see `CachedScorer.items`) in a file of the cache; None when there is no file.
 
     Raises:
-        ValueError: for a file that is not readable.
+        ValueError: for a file that is not JSON.
     """
     try:
         cached = json.loads(path.read_text(encoding="utf-8"))
@@ -58,13 +65,17 @@ def read_scores(path: Path) -> tuple[list[Score], Items] | None:
 
 
 class CachedScorer:
-    """Scores through lm-eval's tasks whatever weights an LM of lm-eval holds; a score is cached by suite, encoding and
-    weights, and several processes may fill one cache at once.
+    """Scores, through lm-eval's tasks, whatever weights an LM of lm-eval holds; each weights once.
+
+    Scores are cached as `cache_dir/<suite>-<encoding>/<weights>.json`. Several processes may fill one cache at once.
+    Weights are named by the hash of their content (`pma.snapshot.content_of`, without its prefix) by everybody who
+    shares a cache, else the same weights are scored twice.
 
     Args:
         suite: from `load_suite`.
-        encoding: what else decides a score: tokenizer, longest input in tokens, arithmetic.
-        cache_dir: scores are kept as `cache_dir/<suite>-<encoding>/<weights>.json`.
+        encoding: what decides a score beside suite and weights: tokenizer, architecture, longest input in tokens,
+            arithmetic.
+        cache_dir: folder of the cache.
     """
 
     _lm: LM | None = None
@@ -108,7 +119,7 @@ class CachedScorer:
             for key, values in self._values(source, task).items()
         ]
 
-    def items(self, weights_hash: str) -> Items:
+    def items(self, weights_hash: str) -> ItemValues:
         """Values of single items of weights scored before, by (task, metric), in the suite's order; their mean is the
         score. For held-out text an item is a document, weighted by its bytes: its bits over the mean bytes a document.
 
@@ -137,7 +148,7 @@ class CachedScorer:
 
     def _answer(self, weights_hash: str, tasks: list[str]) -> None:
         """Put the model's answer into every request of the tasks, as lm-eval's evaluate does."""
-        by_type = defaultdict(list)
+        by_type: dict[str, list[Any]] = defaultdict(list)
         for request in chain.from_iterable(chain.from_iterable(self._suite.requests[task] for task in tasks)):
             request.resps, request.filtered_resps = [], {}
             by_type[request.request_type] += [request] * request.repeats
@@ -161,7 +172,7 @@ class CachedScorer:
         return values
 
     def _group_score(self, row: Row, scores: dict[Row, Score]) -> Score:
-        tasks = defaultdict(dict)
+        tasks: dict[str, dict[str, Any]] = defaultdict(dict)
         metric, _, filter_name = row.key.partition(",")
         for leaf, score in scores.items():
             if leaf.key == row.key:
@@ -198,7 +209,8 @@ class Scorer(CachedScorer):
         threads: int = 0,
     ) -> None:
         self._lm = FastLM(model.to(device).eval(), tokenizer, cpu_threads(threads))
-        super().__init__(suite, [tokenizer_state(tokenizer), self._lm.max_length, str(model.dtype)], cache_dir)
+        encoding = [tokenizer_state(tokenizer), architecture(model.config), self._lm.max_length, str(model.dtype)]
+        super().__init__(suite, encoding, cache_dir)
 
 
 def _task_score(row: Row, task: Task, values: list[Any]) -> Score:
@@ -238,6 +250,12 @@ def _average(average: Average, scores: dict[Row, Score]) -> Score:
     stderr = None if None in stderrs else float(unweighted_mean_stderr(stderrs))
     value = statistics.fmean(part.value for part in parts)
     return Score(average.task, average.metric, value, stderr, sum(part.n for part in parts))
+
+
+def architecture(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a config says of the function that the weights compute: one file of weights can be read in several ways."""
+    no_part = ("_name_or_path", "architectures", "dtype", "transformers_version")  # where from, how stored, by whom
+    return {key: value for key, value in config.to_dict().items() if key not in no_part}
 
 
 def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:

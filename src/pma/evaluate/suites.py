@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import tempfile
 from collections import defaultdict
@@ -23,6 +24,8 @@ from lm_eval.tasks import TaskManager
 
 from pma.config import SCORING_VERSION, hash_json
 from pma.evaluate.tasks import AXES, HELDOUT, check_corpus, data_files, prefix, task_texts, write_tasks
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model that is loaded already, as ours are
 
 SUITES = (*AXES, "paper")
 _FEWSHOT_SEED = 1234  # lm-eval's default

@@ -10,10 +10,10 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model
 from transformers import AutoConfig, AutoTokenizer
 
-from pma.evaluate.scorer import CachedScorer, Score, tokenizer_state
+from pma.evaluate.scorer import CachedScorer, Score, architecture, tokenizer_state
 from pma.evaluate.suites import Suite
 
-DTYPE = "bfloat16"  # said outright: vLLM's own choice for weights stored in fp32 is fp16
+DTYPE = "bfloat16"  # explicit, as vLLM takes fp16 for weights that are stored in fp32
 
 
 def vllm_class() -> type[LM]:
@@ -63,7 +63,7 @@ class VllmScorer(CachedScorer):
         tokenizer = AutoTokenizer.from_pretrained(like, local_files_only=True)
         config = AutoConfig.from_pretrained(like, local_files_only=True)
         longest = max_model_len or config.max_position_embeddings
-        super().__init__(suite, [tokenizer_state(tokenizer), longest, "vllm", DTYPE], cache_dir)
+        super().__init__(suite, [tokenizer_state(tokenizer), architecture(config), longest, "vllm", DTYPE], cache_dir)
 
     def score_folder(self, weights_hash: str, folder: Path) -> list[Score]:
         """Scores of a folder whose weights are named `weights_hash`; the engine starts only where none are cached.

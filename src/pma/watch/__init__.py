@@ -1,1 +1,1 @@
-"""Following a live run."""
+"""Keeping the merges of a live training run up to date, whoever trains it."""

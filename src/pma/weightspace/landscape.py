@@ -1,4 +1,4 @@
-"""Scores in two planes of weight space that run through a merged model (Figure 8 of arXiv 2505.12082).
+"""Score the weights of two planes that run through a merged model (Figure 8 of arXiv 2505.12082).
 
 The merged model is the mean of the snapshots (SMA). Every point of a plane is merged + (x - x0) u + (y - y0) v, with
 the merged model at (x0, y0); what stands in neither direction is held at the merged model's values.
@@ -33,7 +33,7 @@ from pma.model.build import load_weights
 
 @torch.no_grad()
 def weight_vector(model: PreTrainedModel, tensors: dict[str, Tensor]) -> Tensor:
-    """Weights named as in a model folder as one vector (parameters of `model`, on its device); they stay in `model`.
+    """Weights, named as in a model folder, as a vector (parameters of `model`,) on its device; they stay in `model`.
 
     Raises:
         ValueError: when a tensor of the model is missing.
@@ -43,7 +43,7 @@ def weight_vector(model: PreTrainedModel, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def snapshot_vectors(folders: Sequence[Path], model: PreTrainedModel) -> Tensor:
-    """Snapshots of `model`'s architecture, one a row: (snapshots, parameters), fp32.
+    """Snapshots of `model`'s architecture as rows: (snapshots, parameters), fp32.
 
     Raises:
         ValueError: for folders that cannot be averaged, or with weights missing.
@@ -92,13 +92,18 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def weights_plane(model: PreTrainedModel, merged: Tensor) -> Plane:
-    """The plane of the means of two norm gains of one layer; see the module's text for the rule."""
+    """The plane of the means of two norm gains of one layer: `weights` in the text at the top of this file.
+
+    Args:
+        model: of the snapshots' architecture; only names and shapes are read.
+        merged: the mean of the snapshots as a vector of `weight_vector`.
+    """
     layer = f"model.layers.{model.config.num_hidden_layers // 2}"
     chosen = [f"{layer}.{norm}.weight" for norm in ("input_layernorm", "post_attention_layernorm")]
     named = dict(model.named_parameters())
     assert all(name in named for name in chosen), chosen
     basis = torch.stack(
-        [torch.cat([merged.new_full((p.numel(),), name == one) for name, p in named.items()]) for one in chosen]
+        [torch.cat([merged.new_full((p.numel(),), name == axis) for name, p in named.items()]) for axis in chosen]
     )
     means = torch.stack([merged[row > 0].double().mean() for row in basis]).cpu()
     return Plane("weights", basis, means)
@@ -142,8 +147,8 @@ def planes(
         model: of their architecture; holds the merged model afterwards.
         score: scores by metric of what `model` holds when it is called: snapshots + 1 times, and for each plane
             resolution^2 + snapshots times.
-        resolution: points along an axis. An even number keeps the grid off the merged model, which is mostly near the
-            middle: the best point of the grid is then not the merged model for want of any other nearby.
+        resolution: points along an axis. Give an even number: the merged model lies near the middle of the grid, and a
+            point right on it would often be the best only because it is the merged model.
         margin: how far the grid reaches beyond the snapshots on each side of an axis, as a share of their range on it.
 
     Returns:
@@ -160,7 +165,7 @@ def planes(
     vectors = snapshot_vectors(folders, model)
     merged = vectors.mean(0)
     deviations = vectors - merged
-    both = [weights_plane(model, merged), principal_plane(deviations)]
+    both_planes = [weights_plane(model, merged), principal_plane(deviations)]
     progress = tqdm(total=len(folders) + 1 + 2 * (resolution**2 + len(folders)), desc="points", disable=None)
 
     def scored(vector: Tensor) -> dict[str, float]:
@@ -171,7 +176,7 @@ def planes(
     snapshot_scores = [scored(vector) for vector in vectors]
     merged_scores = scored(merged)
     rows = []
-    for plane in both:
+    for plane in both_planes:
         at = plane.coordinates(deviations)
         variance = (at - plane.merged).square().sum(0) * plane.squared_lengths()
         explained = variance / _products(deviations, deviations).trace()

@@ -1,0 +1,36 @@
+"""Worker processes that hold no lock of a thread of their parent, and that end with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+_PRELOADED = ["pma.corpus.read", "pma.corpus.shards"]  # what workers call; neither imports torch nor starts threads
+
+
+def workers(processes: int, start: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
+    """A pool of `processes` workers, each of which calls `start(*arguments)` first.
+
+    A forked worker would copy locks that threads of torch, gloo, tokenizers or datasets hold, and could wait for them
+    forever. So workers are forked from a server, a fresh process that has only imported what they call.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return ProcessPoolExecutor(processes, context, initializer=_start, initargs=(start, arguments))
+
+
+def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:  # a pool does not notice that its parent was killed
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if start is not None:
+        start(*arguments)

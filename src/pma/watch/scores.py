@@ -1,0 +1,89 @@
+"""Score the folders of one run, checkpoints and merges, and keep the records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from pma.device import choose_device
+from pma.records import Record, write_records
+
+if TYPE_CHECKING:
+    from pma.evaluate.scorer import Score
+
+Scores = Mapping[tuple[str, str], "Score"]  # by (task, metric)
+
+
+class FolderScorer:
+    """Scores model folders of one architecture, each content once; the model is loaded at the first of them.
+
+    Args:
+        job: a WatchJob: suite, corpus, limit, assets, device, threads.
+        cache_dir: scores are kept there by the content of the weights.
+
+    Raises:
+        ValueError: for a suite without what it needs.
+    """
+
+    def __init__(self, job: DictConfig, cache_dir: Path) -> None:
+        from pma.evaluate.suites import load_suite
+
+        if job.suite != "paper" and job.corpus is None:
+            raise ValueError(
+                f"suite={job.suite}: give corpus=DIR, the folder with its items, or suite=null to only merge"
+            )
+        self._job, self._cache_dir = job, cache_dir
+        self._suite = load_suite(job.suite, job.corpus and Path(job.corpus), job.limit)
+        self._scorer: Any = None
+
+    def score(self, folder: Path) -> Scores:
+        """Scores of a folder by (task, metric).
+
+        Raises:
+            ValueError: when the folder cannot be read, or its log-likelihoods are not finite.
+        """
+        from pma.merge import average
+        from pma.model.build import load_weights
+        from pma.snapshot import content_of
+
+        if self._scorer is None:
+            self._load(folder)
+        name = content_of(folder).rpartition(":")[2]
+        scores = self._scorer.score(name, lambda: load_weights(self._model, average([folder], [1.0])))
+        return {(score.task, score.metric): score for score in scores}
+
+    def _load(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        from pma.evaluate.scorer import Scorer
+        from pma.model.build import load_pretrained
+
+        job = self._job
+        self._model = load_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(job.assets or folder, local_files_only=True)
+        self._scorer = Scorer(
+            self._suite, self._model, tokenizer, self._cache_dir, choose_device(job.device), job.threads
+        )
+
+
+def records_of(run: str, suite: str, method: str, n: int, tokens: int, scores: Scores) -> list[Record]:
+    """Records of one folder: the checkpoint itself (method last, n 1) or a merge of n at `tokens`."""
+    shared: dict[str, Any] = {"scale": "watch", "experiment": "watch", "run": run, "seed": 0, "interval": 0}
+    shared |= {"tokens": tokens, "method": method, "n": n, "suite": suite, "config_hash": ""}
+    return [Record(**shared, task=s.task, metric=s.metric, value=s.value, stderr=s.stderr) for s in scores.values()]
+
+
+def add_records(path: Path, records: list[Record]) -> None:
+    """Put the records of one position into a CSV, ordered by tokens; earlier ones of that position are replaced."""
+    import pandas as pd
+
+    if not records:
+        return
+    tokens = records[0].tokens
+    past = [Record(**row) for row in pd.read_csv(path).to_dict("records")] if path.is_file() else []
+    before = [record for record in past if record.tokens < tokens]
+    after = [record for record in past if record.tokens > tokens]
+    write_records(path, [*before, *records, *after])

@@ -1,0 +1,103 @@
+"""`python -m pma.evaluate`: one model folder, by transformers or by vLLM's stand-in."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+
+import pytest
+from lm_eval.tasks import TaskManager
+
+from pma import cli
+from pma.evaluate.__main__ import main
+from pma.evaluate.scorer import Scorer
+from pma.merge.memory import averages
+
+
+def test_the_command_prints_and_writes_the_scores(command, model_dir, corpus, tmp_path, capsys):
+    (model_dir / "manifest.json").write_text(json.dumps({"corpus": str(corpus)}))
+    assert command(f"model={model_dir}", f"output={tmp_path}/scores.json", "threads=1") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["task", "metric", "value", "stderr", "n"]
+    written = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert [line.split()[0] for line in printed[1 : 1 + len(written)]] == [score["task"] for score in written]
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "scores", "scores.json"}  # no logs, no .hydra
+    tasks = printed[-1].split("--include_path ")[1].split()[0]
+    assert "pma_proxy" in TaskManager(include_path=tmp_path / tasks, include_defaults=False).all_groups
+
+
+def test_weights_that_were_scored_in_memory_are_not_scored_again(
+    command, model_dir, suite, corpus, tokenizer, make_model, tmp_path, monkeypatch
+):
+    """The cache knows weights by content: in memory, in a folder, in another file layout."""
+    merged = averages([model_dir], [[1.0]])[0]
+    before = Scorer(suite, make_model(), tokenizer, tmp_path / "scores").score(merged.content.rpartition(":")[2])
+    make_model().save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    tokenizer.save_pretrained(tmp_path / "sharded")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    monkeypatch.setattr(Scorer, "_compute", None)  # a second computation fails
+    for folder in (model_dir, tmp_path / "sharded"):
+        assert command(f"model={folder}", f"corpus={corpus}", f"output={tmp_path}/scores.json") == 0
+        written = json.loads((tmp_path / "scores.json").read_text())["scores"]
+        assert written == [vars(score) for score in before]
+
+
+def test_the_same_weights_under_another_config_are_scored_anew(command, model_dir, corpus, tmp_path):
+    results = []
+    for experts in (2, 1):
+        config = json.loads((model_dir / "config.json").read_text())
+        (model_dir / "config.json").write_text(json.dumps(config | {"num_experts_per_tok": experts}))
+        assert command(f"model={model_dir}", f"corpus={corpus}", f"output={tmp_path}/scores.json") == 0
+        results.append(json.loads((tmp_path / "scores.json").read_text())["scores"])
+    assert results[0] != results[1]
+
+
+def test_vllm_scores_a_folder_as_transformers_does(vllm, command, model_dir, corpus, tmp_path):
+    call = [f"model={model_dir}", f"corpus={corpus}", "threads=1", f"output={tmp_path}/scores.json"]
+    written = []
+    for backend in ("hf", "vllm", "vllm"):
+        assert command(*call, f"backend={backend}") == 0
+        written.append(json.loads((tmp_path / "scores.json").read_text()))
+    theirs, ours, again = written
+    assert ours == again and ours["version"] == theirs["version"] + "-vllm"
+    assert len(vllm.started) == 1  # the second time all came from the cache, which it shares with no other backend
+    assert len([path for path in (tmp_path / "scores").iterdir() if not path.name.endswith("-tasks")]) == 2
+    assert vllm.started[0]["dtype"] == "bfloat16" and vllm.started[0]["tensor_parallel_size"] == 1
+    for one, other in zip(ours["scores"], theirs["scores"], strict=True):
+        assert (one["task"], one["metric"], one["n"]) == (other["task"], other["metric"], other["n"])
+        if one["metric"] == "bits_per_byte":  # weights were rounded, long texts are cut elsewhere
+            assert one["value"] != other["value"] and one["value"] == pytest.approx(other["value"], rel=0.02)
+
+
+def test_vllm_takes_its_options_and_generates(vllm, toy_paper, command, model_dir, tmp_path):
+    options = ["backend=vllm", "tensor_parallel_size=2", "max_model_len=60"]
+    assert command(f"model={model_dir}", "suite=paper", *options, f"output={tmp_path}/scores.json") == 0
+    assert vllm.started[0]["tensor_parallel_size"] == 2 and vllm.started[0]["max_model_len"] == 60
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert [score["task"] for score in scores] == ["toy_group", "toy_write", "average"]
+    assert [score["n"] for score in scores] == [16, 8, 24]
+
+
+def test_without_vllm_the_message_says_how_to_get_it(command, model_dir, corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.delitem(sys.modules, "lm_eval.models.vllm_causallms", raising=False)
+    call = [f"model={model_dir}", f"corpus={corpus}", "backend=vllm"]
+    assert command(*call).startswith("error: vLLM is not installed in this environment. It pins a torch")
+    assert command(*call[:2], "backend=tgi") == "error: backend=tgi: choose hf or vllm"
+    assert command(*call[:2], "max_model_len=64").startswith("error: max_model_len=64: give a number above 0, together")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_user_errors_end_in_one_line(command, model_dir, corpus, tmp_path):
+    assert command(f"model={model_dir}") == (
+        f"error: {model_dir}: its manifest names no corpus; give corpus=DIR, a folder with items/ and heldout/"
+    )
+    assert command(f"model={tmp_path}/none", f"corpus={corpus}").startswith(f"error: model={tmp_path}/none: no")
+    assert command() == "error: Missing mandatory value: model"
+    assert command("modl_dir=x") == 1  # Hydra's own message
+
+
+def test_a_sweep_can_send_the_task_to_another_process():
+    task = pickle.loads(pickle.dumps(cli._UserErrors(main)))
+    assert task.__module__ == main.__module__ and task._task is main
