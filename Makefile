@@ -89,6 +89,7 @@ bench: setup ## our training against transformers' Trainer, our scoring against 
 	$(PY) benchmarks/train.py
 	$(PY) benchmarks/evaluate.py
 	$(PY) benchmarks/merge.py
+	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/tracking.py
 
 bench-gpu: setup ## training on a GPU against transformers' Trainer and bare matrix products (about 20 minutes on an H100)

@@ -282,10 +282,10 @@ def register(*jobs: type) -> None:
         ConfigStore.instance().store(name=name, node=job)
 
 
-# What can change the trained weights or the set of snapshots. Everything else (threads, paths, tracking) cannot.
+# What can change the trained weights. Everything else (threads, paths, tracking, which snapshots are kept) cannot.
 _SCIENTIFIC = ("data", "model", "schedule", "init", "train", "seed")
 _SCIENTIFIC_SCALE = ("sequence_length", "batch_tokens", "micro_batches")
-_UNSCIENTIFIC_TRAIN = ("checkpoint_interval", "checkpoints_kept", "fork_points", "log_interval")
+_UNSCIENTIFIC_TRAIN = ("snapshots_at", "checkpoint_interval", "checkpoints_kept", "fork_points", "log_interval")
 
 
 def scientific(cfg: DictConfig) -> dict[str, Any]:
