@@ -5,11 +5,12 @@ SEEDS ?=
 JOBS ?= 2
 PIECE_MINUTES ?=
 LAUNCHER ?=
+LOCK ?=
 PYTHON ?= python3
 PY := .venv/bin/python
-FIGURES := 1 2 3 4 5 6 7 8 9
-STUDIES := interval-by-size equation-15 learning-rate
-SINGLE := $(FIGURES:%=reproduce-figure-%) reproduce-table-1 $(STUDIES:%=reproduce-%)
+# Every experiment but all: conf/experiment/figure_4.yaml is make reproduce-figure-4.
+EXPERIMENTS := $(sort $(filter-out all,$(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))))
+SINGLE := $(subst _,-,$(EXPERIMENTS:%=reproduce-%))
 WANDB_PROJECT ?=
 REPLAY = $(PY) -m pma.replay scale=$(SCALE) $(if $(WANDB_PROJECT),tracking.project=$(WANDB_PROJECT))
 REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]') $(if $(PIECE_MINUTES),minutes=$(PIECE_MINUTES)) $(if $(LAUNCHER),launcher=$(LAUNCHER))
@@ -22,8 +23,8 @@ DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available
 help: ## this list
 	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=0,1,..., JOBS=$(JOBS), PIECE_MINUTES=8; costs are for 2 CPU cores"
 	@grep -hE '^[a-z%-]+[a-z0-9%-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | expand -t 24
-	@echo "reproduce-figure-N      one figure, N of $(FIGURES): train what is missing, score, draw (SCALE=cpu: at most 10 minutes)"
-	@echo "reproduce-table-1       the same for Table 1; also $(STUDIES:%=reproduce-%)"
+	@echo "reproduce-NAME          one experiment of conf/experiment: train what is missing, score, draw (SCALE=cpu: at most 10"
+	@echo "                        minutes); NAME: $(SINGLE:reproduce-%=%)"
 
 setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2 GB)
 
@@ -41,9 +42,11 @@ browser: setup
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null 2>&1; } || \
 	  timeout 120 .venv/bin/playwright install chromium >/dev/null 2>&1 || echo "no Chromium could be installed"
 
-test: browser ## lint and all tests, every experiment at SCALE=smoke end to end among them (about 11 minutes on 2 cores after setup)
+test: browser ## lint, import contract, types and all tests, every experiment at SCALE=smoke end to end among them (about 11 minutes on 2 cores after setup)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
+	.venv/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 35 minutes)
@@ -52,10 +55,12 @@ reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 	-@$(REPLAY)
 
+# A file's own name may hold hyphens.
+NAME = $(firstword $(foreach name,$(EXPERIMENTS),$(if $(filter $*,$(subst _,-,$(name))),$(name))))
 $(SINGLE): reproduce-%: setup
-	@$(REPRODUCE) experiment=$(subst -,_,$*)
-	@$(DRAW) $(subst -,_,$*)
-	-@$(REPLAY) experiment=$(subst -,_,$*)
+	@$(REPRODUCE) experiment=$(NAME)
+	@$(DRAW) $(NAME)
+	-@$(REPLAY) experiment=$(NAME)
 
 figures: setup ## draw everything from the published records (under a minute, nothing is trained)
 	@$(PY) analysis/draw.py --scale $(SCALE) --published
@@ -71,7 +76,7 @@ report: setup ## report/index.html from the published records (under a minute); 
 	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
 
 plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/scale.md; under a minute)
-	@$(PY) -m pma.plan scale=$(SCALE)
+	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
 	@$(REPLAY) $(if $(PUBLISHED),published=true)
@@ -84,14 +89,15 @@ bench: setup ## our training against transformers' Trainer, our scoring against 
 	$(PY) benchmarks/train.py
 	$(PY) benchmarks/evaluate.py
 	$(PY) benchmarks/merge.py
+	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/tracking.py
 
 bench-gpu: setup ## training on a GPU against transformers' Trainer and bare matrix products (about 20 minutes on an H100)
 	$(PY) benchmarks/gpu.py
 
-lock: ## compile requirements.txt anew from pyproject.toml (about 1 minute)
+lock: ## compile requirements.txt anew from pyproject.toml; its pins stay unless LOCK=--upgrade or LOCK='-P NAME==VERSION' (about 1 minute)
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet pip-tools
-	.venv-lock/bin/pip-compile --quiet --extra dev --strip-extras --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.txt pyproject.toml
+	.venv-lock/bin/pip-compile --quiet $(LOCK) --extra dev --strip-extras $(addprefix --unsafe-package ,pma pip setuptools) --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.txt pyproject.toml
 	sed -i.bak 's/^torch==\([0-9.]*\)+[a-z0-9]*/torch==\1/' requirements.txt # a build tag would bind it to one machine
 	rm -rf requirements.txt.bak .venv-lock

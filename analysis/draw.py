@@ -1,48 +1,45 @@
 """Draw figures and tables from records.
 
-python analysis/draw.py --scale cpu                  everything, from your own records in runs/cpu
-python analysis/draw.py --scale cpu figure_4         one
+python analysis/draw.py --scale cpu                  all that has records, your own in runs/cpu
+python analysis/draw.py --scale cpu figure_4         one experiment
 python analysis/draw.py --scale cpu --published      from the published records in runs/cpu/published
+
+An experiment is drawn by analysis/figures/NAME.py. One without such a file gets a plain picture of its scores against
+tokens, a line for each recipe.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
 
-import style
-
-NAMES = (
-    *(f"figure_{number}" for number in range(1, 10)),
-    "table_1",
-    "interval_by_size",
-    "equation_15",
-    "learning_rate",
-)
+from drawing.find import describe
+from drawing.picture import save
+from records import ROOT, Study, configured_experiments
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Draw figures and tables from records.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none draws all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; none draws all that have records")
     parser.add_argument("--scale", default="cpu")
-    parser.add_argument("--available", action="store_true", help="leave out what has no records yet")
+    parser.add_argument("--available", action="store_true", help="leave out what lacks records, instead of failing")
     parser.add_argument("--published", action="store_true", help="from the records in runs/SCALE/published")
-    parser.add_argument("--runs-dir", type=Path, default=style.HERE.parent / "runs")
-    parser.add_argument("--out-dir", type=Path, default=style.HERE / "out")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
+    parser.add_argument("--out-dir", type=Path, default=ROOT / "analysis" / "out")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(NAMES):
-        raise SystemExit(f"error: {', '.join(sorted(unknown))}: choose of {', '.join(NAMES)}")
     part = Path(options.scale) / "published" if options.published else Path(options.scale)
-    source, out = style.Source(options.runs_dir / part), options.out_dir / part
+    study, out = Study(options.runs_dir / part), options.out_dir / part
+    recorded = study.experiments()
+    known = sorted({*recorded, *configured_experiments()})
+    if unknown := set(options.names) - set(known):
+        raise SystemExit(f"error: {', '.join(sorted(unknown))}: no such experiment; choose of {', '.join(known)}")
+    if not options.names and not recorded and not options.available:
+        raise SystemExit(f"error: {study.root}: no records there; make reproduce SCALE={options.scale} makes them")
     failed = []
-    for name in options.names or NAMES:
-        module = importlib.import_module(name)
+    for name in options.names or recorded:
         try:
-            style.save_all(module.draw(source), out, name)
-            if hasattr(module, "save_text"):
-                module.save_text(source, out)
+            save(describe(study, name), out, name)
         except ValueError as error:  # the others can still be drawn
             failed.append(f"{name}: {error}")
     if failed and options.available:

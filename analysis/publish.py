@@ -9,14 +9,18 @@ import argparse
 import shutil
 from pathlib import Path
 
+from records import ROOT
+
 from pma.files import MANIFEST, publish_folder
 
-HERE = Path(__file__).resolve().parent
 SUFFIXES = (".csv", ".parquet", ".json", ".jsonl", ".yaml")
 
 
 def publish(runs_dir: Path, scale: str) -> Path:
     """Replace the published records of a scale by those in RUNS/SCALE.
+
+    Returns:
+        The folder of the published records.
 
     Raises:
         ValueError: when there are no finished records.
@@ -38,9 +42,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Publish the records of a scale.")
     parser.add_argument("--scale", default="cpu")
-    parser.add_argument("--runs-dir", type=Path, default=HERE.parent / "runs")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     options = parser.parse_args()
-    published = publish(options.runs_dir, options.scale)
+    try:
+        published = publish(options.runs_dir, options.scale)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     files = [path for path in published.rglob("*") if path.is_file()]
     print(f"{published}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
 

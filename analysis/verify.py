@@ -1,4 +1,4 @@
-"""Recompute every number of the README's block and the published claims from the published records; exit 1 on drift.
+"""Recompute every number of the README's blocks and the published claims from the published records; exit 1 on drift.
 
 python analysis/verify.py
 """
@@ -12,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from claims import HERE, decide_published, load_claims, published_table, readme_block, readme_text, result_table
+from records import ROOT
+from verdicts.decide import decide_published
+from verdicts.readme import blocks, read_block
+from verdicts.rules import load_rules
+from verdicts.tables import published_table, result_table
 
 _TOLERANCE = 2e-6  # claims.csv holds six digits
 
@@ -24,7 +28,7 @@ def table_differences(published: Path, fresh: pd.DataFrame) -> list[str]:
     old = pd.read_csv(published)
     if list(old.columns) != list(fresh.columns) or len(old) != len(fresh):
         return [f"{published}: other rows or columns than the claims have; write it anew if that is meant"]
-    found = []
+    differences = []
     for column in fresh:
         new, was = fresh[column], old[column]
         if pd.api.types.is_numeric_dtype(new) and pd.api.types.is_numeric_dtype(was):
@@ -33,25 +37,30 @@ def table_differences(published: Path, fresh: pd.DataFrame) -> list[str]:
             same = new.fillna("").astype(str) == was.fillna("").astype(str)
         for row in np.flatnonzero(~np.asarray(same)):
             name = f"{fresh['claim'].iloc[row]} {fresh['statistic'].iloc[row]}"
-            found.append(f"{published}: {name}: {column} {was.iloc[row]} published, {new.iloc[row]} recomputed")
-    return found
+            differences.append(f"{published}: {name}: {column} {was.iloc[row]} published, {new.iloc[row]} recomputed")
+    return differences
 
 
-def readme_differences(readme: Path, block: str) -> list[str]:
-    """Lines of the README's block that the published records do not give."""
-    stands = readme_text(readme)[1].strip("\n").splitlines()
-    lines = difflib.unified_diff(stands, block.splitlines(), lineterm="", n=0)
+def readme_differences(readme: Path, name: str, block: str) -> list[str]:
+    """Lines of a block of the README that differ from what they are made from.
+
+    Raises:
+        ValueError: when the README has no such block.
+    """
+    lines = difflib.unified_diff(read_block(readme, name).splitlines(), block.splitlines(), lineterm="", n=0)
     return [f"{readme}: {line}" for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
 
 
 def verify(runs_dir: Path, readme: Path) -> list[str]:
-    """Every difference; nothing published is an error of the caller.
+    """Every difference, one line each.
 
     Raises:
         ValueError: when nothing is published, or the README has no markers.
     """
-    decided = decide_published(runs_dir, load_claims())
-    differences = readme_differences(readme, readme_block(decided))
+    decided = decide_published(runs_dir, load_rules())
+    differences = []
+    for name, block in blocks(decided).items():
+        differences += readme_differences(readme, name, block)
     for scale, decisions in decided.items():
         differences += table_differences(published_table(runs_dir, scale), result_table(decisions, scale))
     return differences
@@ -60,8 +69,8 @@ def verify(runs_dir: Path, readme: Path) -> list[str]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Check the README and the published claims against the records.")
-    parser.add_argument("--runs-dir", type=Path, default=HERE.parent / "runs")
-    parser.add_argument("--readme-path", type=Path, default=HERE.parent / "README.md")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
+    parser.add_argument("--readme-path", type=Path, default=ROOT / "README.md")
     options = parser.parse_args()
     try:
         differences = verify(options.runs_dir, options.readme_path)

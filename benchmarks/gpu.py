@@ -9,9 +9,9 @@ tokenizer of 512 entries: speed does not depend on it). Ours is pma.train itself
 AdamW, with and without torch_compile; the better of the two counts. The first half of the steps, compilation among
 them, is not timed.
 
-FLOPs a token: 6 N + 12 L H Q T, N the active parameters that are multiplied with (pma.model.flops_per_token); MFU is
-that, times tokens a second, over the data sheet's dense bf16 rate of the GPU (PEAK). The ceiling is what the matrix
-products and the attention of a step take alone, forward and both backward products, timed one shape at a time.
+FLOPs a token: 6 N + 12 L H Q T, N the active parameters that are multiplied with (pma.model.build.flops_per_token);
+MFU is that, times tokens a second, over the data sheet's dense bf16 rate of the GPU (PEAK). The ceiling is what the
+matrix products and the attention of a step take alone, forward and both backward products, timed one shape at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from omegaconf import DictConfig
 
 from pma.config import CONF_DIR, ModelConfig, register
 from pma.files import write_json
-from pma.model.build import flops_per_token, hf_config, parameter_counts
+from pma.model.build import flops_per_token, parameter_counts
 
 PEAK = {"NVIDIA H100": 989.4e12, "NVIDIA H200": 989.4e12}  # SXM, dense bf16, from NVIDIA's data sheets
 CASES = ("dense-30m", "dense-124m", "dense-350m", "moe-60m", "moe-250m", "moe-1b", "saving", "together", "scoring")
@@ -127,59 +127,12 @@ def ours(cfg: DictConfig) -> dict[str, float]:
 
 
 def trainer(cfg: DictConfig, compiled: bool) -> dict[str, float]:
-    """Tokens a second of transformers' Trainer."""
-    from torch.utils.data import Dataset
-    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+    """Tokens a second of transformers' Trainer in the second half of its steps."""
+    from peer import trainer_speed
 
-    from pma.corpus import TokenDataset, prepare
-
-    torch.manual_seed(0)
-    length, steps = cfg.scale.sequence_length, cfg.train.total_tokens // cfg.scale.batch_tokens
-    batch = cfg.scale.batch_tokens // length
-    tokens = TokenDataset(prepare(cfg.data, Path(cfg.data_dir)), 0, length, batch)
-    all_ids = torch.cat([torch.from_numpy(tokens.batch(step)[0]) for step in range(steps)])  # reading costs it nothing
-    cuda = torch.cuda.is_available()
-
-    class Sequences(Dataset):
-        def __len__(self) -> int:
-            return len(all_ids)
-
-        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-            return {"input_ids": all_ids[index], "labels": all_ids[index]}
-
-    class Clock(TrainerCallback):
-        times: list[float] = []
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step in (steps // 2, steps):
-                if cuda:
-                    torch.cuda.synchronize()
-                self.times.append(time.perf_counter())
-
-    arguments = TrainingArguments(
-        output_dir=str(Path(cfg.runs_dir) / "trainer"),
-        per_device_train_batch_size=batch // cfg.scale.micro_batches,
-        gradient_accumulation_steps=cfg.scale.micro_batches,
-        max_steps=steps,
-        learning_rate=cfg.schedule.peak_lr,
-        weight_decay=cfg.train.weight_decay,
-        max_grad_norm=cfg.train.clip_norm,
-        adam_beta2=cfg.train.beta2,
-        optim="adamw_torch_fused",
-        lr_scheduler_type="constant",
-        logging_steps=steps,
-        save_strategy="no",
-        report_to=[],
-        bf16=True,
-        torch_compile=compiled,
-        dataloader_num_workers=4 if cuda else 0,
-        use_cpu=not cuda,
-        disable_tqdm=True,
-    )
-    model = AutoModelForCausalLM.from_config(hf_config(cfg.model, length), dtype=torch.float32)
-    Trainer(model=model, args=arguments, train_dataset=Sequences(), callbacks=[Clock()]).train()
-    first, last = Clock.times
-    return {"speed": (steps - steps // 2) * cfg.scale.batch_tokens / (last - first), "memory": peak_memory()}
+    steps = cfg.train.total_tokens // cfg.scale.batch_tokens
+    speed = trainer_speed(cfg, steps // 2, cfg.scale.micro_batches, bf16=True, compiled=compiled)
+    return {"speed": speed, "memory": peak_memory()}
 
 
 # ---- the ceiling -----------------------------------------------------------------------------------------------------
@@ -233,8 +186,8 @@ def ceiling(cfg: DictConfig) -> dict[str, float]:
         x, w = random(many, inputs).requires_grad_(), random(m.experts, inputs, outputs).requires_grad_()
         y = random(many, outputs)
         forward = seconds(lambda: torch.nn.functional.grouped_mm(x, w, offs=ends))
-        made = torch.nn.functional.grouped_mm(x, w, offs=ends)
-        return forward + seconds(lambda: torch.autograd.grad(made, (x, w), y, retain_graph=True))
+        output = torch.nn.functional.grouped_mm(x, w, offs=ends)
+        return forward + seconds(lambda: torch.autograd.grad(output, (x, w), y, retain_graph=True))
 
     def attention() -> float:
         q, k, v = (random(rows // length, m.heads, length, m.head_dim).requires_grad_() for _ in range(3))
@@ -260,22 +213,22 @@ def scoring(cfg: DictConfig, tiny: bool) -> dict[str, float]:
 
     from pma.evaluate import Scorer, load_suite
     from pma.layout import snapshots
-    from pma.merge.engine import averages
+    from pma.merge import averages
     from pma.model.build import load_pretrained, load_weights
     from pma.train.loop import train
 
-    found = list(snapshots(train(cfg)).values())[-10:]
+    folders = list(snapshots(train(cfg)).values())[-10:]
     corpus = Path(cfg.data_dir) / "scoring"
     make_corpus(corpus, 20 if tiny else 1500, 2 if tiny else 12)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_pretrained(found[-1]).to(device)
-    suite, tokenizer = load_suite("proxy", corpus), AutoTokenizer.from_pretrained(found[-1])
+    model = load_pretrained(folders[-1]).to(device)
+    suite, tokenizer = load_suite("proxy", corpus), AutoTokenizer.from_pretrained(folders[-1])
     scorer = Scorer(suite, model, tokenizer, corpus / "scores", device)
-    size = sum(path.stat().st_size for folder in found for path in folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for folder in folders for path in folder.glob("*.safetensors"))
     times: dict[str, list[float]] = {"merge": [], "load": [], "score": []}
     for i in range(3):  # the first encodes the texts
         marks = [time.perf_counter()]
-        merged = averages(found, [[1 / len(found)] * len(found)])[0]
+        merged = averages(folders, [[1 / len(folders)] * len(folders)])[0]
         marks.append(time.perf_counter())
         load_weights(model, merged.tensors)
         marks.append(time.perf_counter())
@@ -297,20 +250,20 @@ def scoring(cfg: DictConfig, tiny: bool) -> dict[str, float]:
 
 
 class Bench:
-    """Runs sides in processes of their own and keeps what they say."""
+    """Runs each side in a process of its own and keeps the numbers that it prints."""
 
     def __init__(self, folder: Path, tiny: bool, steps: int) -> None:
         self.folder, self.tiny, self.steps = folder, tiny, steps
-        self.found: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
 
     def start(self, side: str, name: str, *more: str) -> subprocess.Popen:
-        """A side of a case, in a process."""
-        command = [sys.executable, __file__, "--one", side, name, str(self.folder), "--steps", str(self.steps)]
+        """Start a side of a case in a process."""
+        command = [sys.executable, __file__, "--child", side, name, str(self.folder), "--steps", str(self.steps)]
         command += ["--tiny"] * self.tiny + [f"--override={value}" for value in more]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def result(self, process: subprocess.Popen) -> dict[str, float]:
-        """What it found; the message of its error where it failed, for one side's failure is no reason to stop."""
+        """Return the numbers a side printed; where it failed, print its error and return none, and the rest goes on."""
         out, error = process.communicate()
         if process.returncode:
             print(f"  failed: {error.strip().splitlines()[-1][:300]}", flush=True)
@@ -318,11 +271,11 @@ class Bench:
         return json.loads(out.splitlines()[-1])
 
     def run(self, side: str, name: str, *more: str) -> dict[str, float]:
-        """Start and wait."""
+        """Start a side and wait for its numbers."""
         return self.result(self.start(side, name, *more))
 
     def model(self, name: str) -> None:
-        """One row of the table."""
+        """Print the row of a model."""
         m = config(name, self.tiny, self.steps, self.folder)
         flops = flops_per_token(m.model, m.scale.sequence_length)
         sides = {side: self.run(side, name) for side in ("ours", "trainer", "trainer-compiled", "ceiling")}
@@ -338,7 +291,7 @@ class Bench:
             "ceiling_mfu": rate and best * flops / rate,
             "ratio": speed / peer if peer else None,
         }
-        self.found[name] = row
+        self.results[name] = row
         mfu, top = (f"{100 * row[key]:5.1f} %" if rate else "      -" for key in ("mfu", "ceiling_mfu"))
         print(
             f"{name:12}{counts.total / 1e6:8.1f} M{speed:13,.0f}{mfu:>9}{sides['ours'].get('memory', 0) / 1e9:8.1f} GB"
@@ -357,7 +310,7 @@ class Bench:
             for i in range(3)
         ]
         cost = statistics.median(plain["speed"] / saves["speed"] - 1 for plain, saves in pairs if plain and saves)
-        self.found["saving"] = {"every_steps": every, "cost": cost}
+        self.results["saving"] = {"every_steps": every, "cost": cost}
         print(f"a snapshot of moe-60m every {every} steps costs {100 * cost:.1f} % of the time", flush=True)
 
     def together(self) -> None:
@@ -367,7 +320,7 @@ class Bench:
             for many in (1, 2, 4):
                 running = [self.start("ours", name, f"run_id={name}-{many}-{i}") for i in range(many)]
                 total[many] = sum(self.result(process).get("speed", 0) for process in running)
-            self.found[f"together, {name}"] = total
+            self.results[f"together, {name}"] = total
             speeds = ", ".join(f"{many}: {speed:,.0f}" for many, speed in total.items())
             print(f"{name}, tokens a second of all runs at once: {speeds}", flush=True)
 
@@ -375,11 +328,11 @@ class Bench:
         """Merging and scoring."""
         batch = config("moe-60m", self.tiny, self.steps, self.folder).scale.batch_tokens
         more = (f"train.snapshot_interval={self.steps // 8 * batch}", "run_id=scored")
-        found = self.found["scoring"] = self.run("scoring", "moe-60m", *more)
-        if found:
+        speeds = self.results["scoring"] = self.run("scoring", "moe-60m", *more)
+        if speeds:
             print(
-                f"moe-60m: merged {found['merge_bytes_per_second'] / 1e9:.2f} GB/s, put in place in "
-                f"{found['load_seconds']:.2f} s, scored {found['items_per_second']:,.0f} items/s",
+                f"moe-60m: merged {speeds['merge_bytes_per_second'] / 1e9:.2f} GB/s, put in place in "
+                f"{speeds['load_seconds']:.2f} s, scored {speeds['items_per_second']:,.0f} items/s",
                 flush=True,
             )
 
@@ -390,17 +343,17 @@ def device_name() -> str:
 
 
 def main() -> None:
-    """Run the cases asked for."""
+    """Run the chosen cases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--steps", type=int, default=48, help="a multiple of 8")
     parser.add_argument("--tiny", action="store_true", help="shapes divided down, for a machine without a GPU")
     parser.add_argument("--output", type=Path, help="JSON file for all numbers")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a child process: side, case, folder
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # side, case, folder
     parser.add_argument("--override", action="append", default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        side, name, folder = options.one
+    if options.child:
+        side, name, folder = options.child
         cfg = config(name, options.tiny, options.steps, Path(folder), *options.override)
         sides = {
             "ours": lambda: ours(cfg),
@@ -428,8 +381,8 @@ def main() -> None:
             else:
                 getattr(bench, case)()
             if options.output:
-                about = {"device": device_name(), "torch": torch.__version__, "steps": options.steps}
-                write_json(options.output, {**about, "cases": bench.found})
+                setting = {"device": device_name(), "torch": torch.__version__, "steps": options.steps}
+                write_json(options.output, {**setting, "cases": bench.results})
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/train.py [--steps 60] [--rounds 3]
 
-Both run in processes of their own, one after the other, in turns, so that a machine whose speed drifts hits both
-alike; the ratio is taken pair by pair. The first 20 steps of each are not counted. Trainer runs fp32 with its fused
+Each runs in a process of its own, in turns, so that a machine whose speed drifts hits both alike; the ratio is taken
+pair by pair. The first 20 steps of each are not counted. Trainer runs fp32 with its fused
 AdamW, the same clipping and the same number of (intra-op) threads.
 """
 
@@ -15,8 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -29,7 +27,7 @@ MODELS = {"moe": "moe_1.3b_13b", "dense": "dense_411m"}
 
 
 def config(kind: str, steps: int, runs_dir: str) -> DictConfig:
-    """A training job of `steps` steps at cpu scale, logged every ten."""
+    """A training job of `steps` steps at cpu scale, logged every six."""
     register()
     tokens = steps * 4096
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -57,65 +55,23 @@ def ours(cfg: DictConfig) -> float:
 
 
 def trainer(cfg: DictConfig) -> float:
-    """Tokens a second of transformers' Trainer."""
+    """Tokens a second of transformers' Trainer, with as many intra-op threads as ours has threads."""
     import torch
-    from torch.utils.data import Dataset
-    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
-
-    from pma.corpus import TokenDataset, prepare
-    from pma.model.build import hf_config
+    from peer import trainer_speed
 
     torch.set_num_threads(cpu_threads(0))
-    torch.manual_seed(0)
-    length, steps = cfg.scale.sequence_length, cfg.train.total_tokens // cfg.scale.batch_tokens
-    batch = cfg.scale.batch_tokens // length
-    tokens = TokenDataset(prepare(cfg.data, Path(cfg.data_dir)), 0, length, batch)
-
-    class Sequences(Dataset):
-        def __len__(self) -> int:
-            return steps * batch
-
-        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-            ids = torch.from_numpy(tokens.batch(index // batch)[0][index % batch])
-            return {"input_ids": ids, "labels": ids}
-
-    class Clock(TrainerCallback):
-        times: list[float] = []
-
-        def on_step_end(self, *args, **kwargs) -> None:
-            self.times.append(time.perf_counter())
-
-    arguments = TrainingArguments(
-        output_dir=cfg.runs_dir,
-        per_device_train_batch_size=batch,
-        max_steps=steps,
-        learning_rate=cfg.schedule.peak_lr,
-        weight_decay=cfg.train.weight_decay,
-        max_grad_norm=cfg.train.clip_norm,
-        adam_beta2=cfg.train.beta2,
-        optim="adamw_torch_fused",
-        lr_scheduler_type="constant",
-        logging_steps=cfg.train.log_interval,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    model = AutoModelForCausalLM.from_config(hf_config(cfg.model, length), dtype=torch.float32)
-    Trainer(model=model, args=arguments, train_dataset=Sequences(), callbacks=[Clock()]).train()
-    counted = Clock.times[WARMUP_STEPS - 1 :]
-    return (len(counted) - 1) * cfg.scale.batch_tokens / (counted[-1] - counted[0])
+    return trainer_speed(cfg, WARMUP_STEPS, micro_batches=1, bf16=False)
 
 
 def main() -> None:
     """Run the comparison and print it as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60, help="a multiple of 6, above 20")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # a child process: side, kind
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # side, kind
     options = parser.parse_args()
-    if options.one:
-        side, kind = options.one
+    if options.child:
+        side, kind = options.child
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps({"ours": ours, "trainer": trainer}[side](config(kind, options.steps, folder))))
         return
@@ -125,14 +81,15 @@ def main() -> None:
         for _ in range(options.rounds):
             speeds = []
             for side in ("ours", "trainer"):
-                command = [sys.executable, __file__, "--steps", str(options.steps), "--one", side, kind]
+                command = [sys.executable, __file__, "--steps", str(options.steps), "--child", side, kind]
                 result = subprocess.run(command, capture_output=True, text=True, check=True)
                 speeds.append(float(result.stdout.splitlines()[-1]))
             pairs.append(speeds)
-        ratios = [mine / theirs for mine, theirs in pairs]
-        mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratios = [our_speed / peer_speed for our_speed, peer_speed in pairs]
+        our_median, peer_median = (statistics.median(side) for side in zip(*pairs, strict=True))
         print(
-            f"{kind:8}{mine:16,.0f}{theirs:18,.0f}{statistics.median(ratios):16.2f}{min(ratios):7.2f}{max(ratios):7.2f}",
+            f"{kind:8}{our_median:16,.0f}{peer_median:18,.0f}{statistics.median(ratios):16.2f}{min(ratios):7.2f}"
+            f"{max(ratios):7.2f}",
             flush=True,
         )
 

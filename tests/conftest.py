@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["smoke_runs"]
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-LONGEST = ("test_reproduce.py", "test_distributed.py")  # minutes each; begun last, they would end long after all others
+LONGEST = ("test_end_to_end.py", "test_many_processes.py")  # minutes each; begun last, they would end last
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,9 +16,9 @@ from PIL import Image
 from wandb_files import read_all
 
 from pma import cli
-from pma.config import CONF_DIR, TrackingConfig
+from pma.config import CONF_DIR, TrackingConfig, TrainingJob
 from pma.replay import ReplayJob, replay
-from pma.tracking import Run, Tracker
+from pma.tracking import Run, Tracker, mode_of, model_artifact
 
 
 def rows(folder) -> list[dict]:
@@ -71,21 +72,37 @@ def test_what_is_sent_can_be_read_back_and_is_sent_once(tmp_path):
         merges = {tuple(row[k] for k in ("run", "tokens")) for row in csv.DictReader(file) if row["method"] == "sma"}
     assert replay(job) == 2 + len(merges) + 2 + 1  # runs, merges, scores of both runs, the figure
     sent = read_all(tmp_path / "cpu")
-    jobs = {job: [told for told in sent.values() if told["job_type"] == job] for job in ("train", "merge", "eval")}
-    assert {told["group"] for told in sent.values()} == {"figure_3"}
-    assert all(told["config"]["claims"] == ["C5"] for told in jobs["merge"] + jobs["train"])
+    jobs = {job: [run for run in sent.values() if run["job_type"] == job] for job in ("train", "merge", "eval")}
+    assert {run["group"] for run in sent.values()} == {"figure_3"}
+    assert all(run["config"]["claims"] == ["C5"] for run in jobs["merge"] + jobs["train"])
     assert "schedule" in jobs["train"][0]["config"] and len(jobs["train"][0]["history"]) > 10
-    made = {}
-    for told in jobs["merge"]:
-        ((name, merge),) = told["made"].items()
-        assert list(told["used"]) == [source["snapshot"] for source in merge["metadata"]["sources"]]
-        assert len(told["used"]) == merge["metadata"]["n"] == 10
-        made[name] = merge
-    scored = next(told for told in jobs["eval"] if made.keys() & told["used"].keys())
-    assert made.keys() <= scored["used"].keys()  # the point of the figure, back to its snapshots
+    names = set()
+    for run in jobs["merge"]:
+        ((name, merge),) = run["outputs"].items()
+        assert list(run["inputs"]) == [source["snapshot"] for source in merge["metadata"]["sources"]]
+        assert len(run["inputs"]) == merge["metadata"]["n"] == 10
+        names.add(name)
+    scored = next(run for run in jobs["eval"] if names & run["inputs"].keys())
+    assert names <= scored["inputs"].keys()  # from the point of the figure back to its snapshots
     assert [row["tokens"] for row in scored["history"]] == sorted(row["tokens"] for row in scored["history"])
-    assert not any(entry[3] for told in sent.values() for one in told["used"].values() for entry in one["entries"])
+    artifacts = [artifact for run in sent.values() for artifact in run["inputs"].values()]
+    assert not any(local for artifact in artifacts for *_, local in artifact["entries"])  # nothing is uploaded
     assert replay(job) == 0 and read_all(tmp_path / "cpu").keys() == sent.keys()
+
+
+def test_a_model_of_the_hub_is_recorded_by_its_address_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = model_artifact(Path("org/model@step1000"), "xxh3:0")
+    assert source.uri == "hf://org/model@step1000" and source.name == "org-model-step1000"
+    assert source.kind == "model" and source.about == {"content": "xxh3:0"}
+    (tmp_path / "org" / "model@step1000").mkdir(parents=True)  # a folder of that name is meant before the hub's model
+    assert model_artifact(Path("org/model@step1000")).uri.startswith("file:///")
+
+
+def test_without_wandb_tracking_is_off(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert mode_of.__wrapped__("auto") == "off"
 
 
 def test_a_picture_and_a_table_are_media(tmp_path):
@@ -93,15 +110,15 @@ def test_a_picture_and_a_table_are_media(tmp_path):
     with Run(tmp_path, TrackingConfig(mode="offline", tags=["figure_1", "C1"]), id="x", job_type="analysis") as run:
         run.image("figure_1", tmp_path / "figure_1.png")
         run.table("claims", pd.DataFrame({"claim": ["C1"]}))
-    told = read_all(tmp_path)["x"]
-    types = {key.split(".")[0]: row[key] for row in told["history"] for key in row if key.endswith("._type")}
+    sent = read_all(tmp_path)["x"]
+    types = {key.split(".")[0]: row[key] for row in sent["history"] for key in row if key.endswith("._type")}
     assert types == {"figure_1": "image-file", "claims": "table-file"}
-    assert told["config"]["figures"] == ["figure_1"] and told["config"]["claims"] == ["C1"]
+    assert sent["config"]["figures"] == ["figure_1"] and sent["config"]["claims"] == ["C1"]
 
 
 def test_the_runs_of_a_sweep_are_one_group(monkeypatch):
     monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
     monkeypatch.setattr(sys, "argv", ["pma.train", "-m", "seed=0,1"])
-    monkeypatch.setattr(cli.hydra, "main", lambda **options: lambda task: lambda: None)
-    cli.run(replay, "config")
+    monkeypatch.setattr(cli, "_start", lambda *arguments: None)
+    cli.run(replay, TrainingJob, "config")
     assert os.environ.pop("WANDB_RUN_GROUP").startswith("sweep-")

@@ -30,30 +30,29 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What one .wandb file says: group, job_type, tags, config, used, made, history and media keys."""
-    told: dict[str, Any] = {"config": {}, "used": {}, "made": {}, "history": [], "summary": {}}
+    """Contents of one .wandb file: id, group, job_type, tags, config, inputs and outputs by name, history."""
+    run: dict[str, Any] = {"config": {}, "inputs": {}, "outputs": {}, "history": []}
     for chunk in _chunks(path.read_bytes()):
         record = Record.FromString(chunk)
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            told |= {"id": record.run.run_id, "group": record.run.run_group, "job_type": record.run.job_type}
-            told["tags"] = list(record.run.tags)
-            told["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            run |= {"id": record.run.run_id, "group": record.run.run_group, "job_type": record.run.job_type}
+            run["tags"] = list(record.run.tags)
+            run["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         elif kind == "artifact":
             artifact = record.artifact
-            where = "used" if artifact.use_after_commit else "made"
-            told[where][artifact.name] = {
+            run["inputs" if artifact.use_after_commit else "outputs"][artifact.name] = {
                 "type": artifact.type,
                 "metadata": json.loads(artifact.metadata or "{}"),
                 "entries": [(e.path, e.ref, e.digest, e.local_path) for e in artifact.manifest.contents],
             }
         elif kind == "history":
-            row = {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
-            told["history"].append(row)
-    return told
+            items = record.history.item
+            run["history"].append({".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items})
+    return run
 
 
 def read_all(place: Path) -> dict[str, dict[str, Any]]:
     """All offline runs below PLACE/wandb, by id."""
-    found = [read(path) for path in sorted(place.glob("wandb/offline-run-*/*.wandb"))]
-    return {told["id"]: told for told in found}
+    runs = [read(path) for path in sorted(place.glob("wandb/offline-run-*/*.wandb"))]
+    return {run["id"]: run for run in runs}

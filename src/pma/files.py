@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,38 +79,129 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of indented JSON."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    """`write_text` of indented JSON.
+
+    Raises:
+        ValueError: when `value` holds NaN or infinity, which JSON has no numbers for.
+    """
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not written, for JSON has no NaN or infinity ({error})") from None
+    write_text(path, text + "\n")
 
 
 @contextmanager
-def publish_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder aside; on success fsync what was put in it and rename it to `final`.
+def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder aside; on success flush its files to the disk and rename it to `final`.
 
-    An existing `final` is replaced. After an exception, or a kill, nothing is left under the final name; what a kill
-    leaves aside is removed by the next call for the same folder.
+    After an exception, or a kill, nothing is left under the final name. Only one process at a time publishes a name:
+    it holds a lock beside the folder. What a killed process left aside is removed by the next call for the same name.
+
+    Args:
+        replace: True: wait for another process that publishes `final`, then replace what stands there, as a run that
+            makes a snapshot again does. False: neither wait nor replace, as a merge, whose output must be new.
+
+    Raises:
+        ValueError: with `replace=False`, when `final` exists or another process is writing it.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".{final.name}.partial-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    aside = _staging(final)
-    aside.mkdir()
+    with _publishing(final, wait=replace) as locked:
+        if not replace and os.path.lexists(final):
+            raise ValueError(f"{final}: exists already; give another folder or remove it")
+        _sweep(final, locked)
+        aside = _staging(final)
+        aside.mkdir()
+        try:
+            yield aside
+            for path in sorted(aside.rglob("*")):
+                _fsync(path)
+            _fsync(aside)
+            if replace and final.exists():  # moved away whole first, so that the final name never shows a part of it
+                old = aside.with_name(f"{aside.name}-old")
+                os.replace(final, old)
+                os.replace(aside, final)
+                shutil.rmtree(old)
+            elif os.path.lexists(final):
+                raise ValueError(f"{final}: came into being meanwhile; give another folder or remove it")
+            else:
+                os.replace(aside, final)
+            _fsync(final.parent)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _publishing(final: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock of a name; the yielded value is False where the disk has no locks.
+
+    The system gives a lock back when its process ends, however it ends. The lock's file is removed while the lock is
+    held, so a process that waited for it may hold the lock of a removed file, and then asks again.
+    """
+    import fcntl
+
+    path = final.with_name(f".{final.name}.publishing")
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        locked = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ValueError(f"{final}: another process is writing it; wait for that, or give another folder") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                os.close(descriptor)
+                raise
+            locked = False
+        if not locked or _is_open_file(path, descriptor):
+            break
+        os.close(descriptor)
     try:
-        yield aside
-        for path in sorted(aside.rglob("*")):
-            _fsync(path)
-        _fsync(aside)
-        if final.exists():  # moved away whole first, so that the final name never shows a part of it
-            old = final.with_name(f".{final.name}.partial-old-{os.getpid()}")
-            os.replace(final, old)
-            os.replace(aside, final)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, final)
-        _fsync(final.parent)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        yield locked
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        if locked:  # also for children, which inherit the descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _is_open_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(final: Path, locked: bool) -> None:
+    """Remove the folders aside whose process is dead.
+
+    Processes of this machine are asked for by number. Those of another machine are dead if we hold the lock; on a disk
+    without locks nobody knows, and their folders stay.
+    """
+    prefix, here = f".{final.name}.partial-", socket.gethostname()
+    for path in final.parent.iterdir():
+        if not path.name.startswith(prefix):
+            continue
+        host, _, number = path.name.removeprefix(prefix).removesuffix("-old").rpartition("-")
+        dead = number.isdecimal() and not _runs(int(number)) if host == here else locked
+        if dead:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of that number runs on this machine."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def publish_made(folder: Path, final: Path) -> None:

@@ -1,4 +1,7 @@
-"""What lies where on disk: snapshots and checkpoints of a run by token count, and windows over them."""
+"""What lies where on disk: snapshots and checkpoints of a run by token count, and windows over them.
+
+A window is the N snapshots that end at a token count and stand V tokens apart (V is the interval of a merge).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def snapshots(run_dir: Path) -> dict[int, Path]:
 
 
 def trajectory(run_dir: Path) -> dict[int, Path]:
-    """Snapshots by token count, ascending: those of a run, and before it those of the run it was forked off."""
+    """Snapshots by token count, ascending: those of a run, and before them those of the run it was forked off."""
     own = snapshots(run_dir)
     if not (run_dir / MANIFEST).exists() or "continues" not in (manifest := read_manifest(run_dir)):
         return own
@@ -48,7 +51,12 @@ def checkpoints(run_dir: Path) -> dict[int, Path]:
 
 
 def window(available: Iterable[int], n: int, interval: int, end: int) -> list[int]:
-    """The `n` token counts end - (n - 1) interval, ..., end - interval, end, oldest first.
+    """Return the `n` token counts end - (n - 1) interval, ..., end - interval, end, oldest first.
+
+    Args:
+        available: token counts that there are snapshots of.
+        n: snapshots.
+        interval, end: in tokens.
 
     Raises:
         ValueError: when one of them is not available, naming it and the nearest window that can be filled.
@@ -56,10 +64,10 @@ def window(available: Iterable[int], n: int, interval: int, end: int) -> list[in
     have = set(available)
     if n < 1 or interval < 1:
         raise ValueError(f"n={n} interval={interval}: give at least 1 snapshot and an interval of at least 1 token")
-    wanted = [end - i * interval for i in range(n - 1, -1, -1)]
-    missing = [tokens for tokens in wanted if tokens not in have]
+    positions = [end - i * interval for i in range(n - 1, -1, -1)]
+    missing = [tokens for tokens in positions if tokens not in have]
     if not missing:
-        return wanted
+        return positions
     raise ValueError(
         f"n={n} interval={interval} end={end}: no snapshot at {', '.join(f'{tokens:,}' for tokens in missing)} tokens; "
         + _nearest(have, n, interval, end)
@@ -81,17 +89,26 @@ def _nearest(have: set[int], n: int, interval: int, end: int) -> str:
 
 
 def tokens_of(folder: Path) -> int:
-    """Position of a snapshot folder of ours."""
-    return int(folder.name.removeprefix("tokens-"))
+    """Token count of a snapshot or checkpoint folder, `tokens-N`.
+
+    Raises:
+        ValueError: for a folder of another name.
+    """
+    match = _NAME.fullmatch(folder.name)
+    if match is None:
+        raise ValueError(f"{folder}: its name is no tokens-N; give a snapshot that pma wrote")
+    return int(match[1])
 
 
 def run_window(run_dir: Path, n: int, interval: int, end: int) -> list[Path]:
-    """Snapshot folders of a window, oldest first; it may reach back into the run that this one was forked off.
+    """Return the snapshot folders of a window, oldest first.
+
+    The window may reach back into the run that this one was forked off. n, interval and end as in `window`.
 
     Raises:
         ValueError: when the run has no snapshots, or the window cannot be filled.
     """
-    found = trajectory(run_dir)
-    if not found:
+    by_tokens = trajectory(run_dir)
+    if not by_tokens:
         raise ValueError(f"{run_dir}: no snapshots there; give the folder of a trained run, runs/SCALE/RUN")
-    return [found[tokens] for tokens in window(found, n, interval, end)]
+    return [by_tokens[tokens] for tokens in window(by_tokens, n, interval, end)]

@@ -1,4 +1,4 @@
-"""Records: the tidy table between what was computed and what is drawn. Imports nothing heavy."""
+"""Records: the tidy table of scores that src/ writes and analysis/ reads."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def read_records(path: Path) -> pd.DataFrame:
     return table
 
 
-# Below this a metric's rise over training cannot be told from its scatter between neighbouring snapshots: with 5 of
-# them, the standard error of a difference of two scores is about 1.4 times the scatter, so 3 is about two of those.
+# Below this, the rise of a metric over training cannot be distinguished from its scatter between neighbouring
+# snapshots. The standard error of a difference of two scores is about 1.4 times the scatter, so 3 is about two of them.
 SIGNAL_TO_NOISE_MINIMUM = 3.0
 TAIL = 5  # last snapshots, one merge interval apart
 

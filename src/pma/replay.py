@@ -3,9 +3,10 @@
     python -m pma.replay scale=cpu tracking.mode=offline          # into runs/cpu/wandb, for `wandb sync` or LEET
     python -m pma.replay scale=cpu published=true tracking.project=NAME tracking.mode=online
 
-Every step is a W&B run: training (job_type train), each merge (merge) with its N snapshots as inputs and the merged
-model as output, the scores of an experiment's merges (eval) with these as inputs, and the figure with its claims
-(analysis). A second call sends nothing. Nothing is trained, merged or scored.
+Each step becomes a W&B run: training (job_type train); each merge (merge), with its N snapshots as inputs and the
+merged model as output; the scores of an experiment's merges (eval), with these merges as inputs; the figure with its
+claims (analysis). Experiments are found by their manifests, so a study of your own is sent too. Nothing is trained,
+merged or scored, and a second call sends nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +16,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import yaml
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from pma import cli
 from pma.config import ROOT, TrackingConfig, hash_json
 from pma.files import MANIFEST, complete_lines, read_manifest
 from pma.layout import snapshots
 from pma.merge.weights import method_weights
-from pma.records import read_records
 from pma.tracking import Run, Weights, mode_of, sent_before, snapshot_artifact
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -47,28 +47,28 @@ _MERGE = ["run", "seed", "tokens", "method", "n", "interval"]
 
 @dataclass(frozen=True)
 class Step:
-    """One W&B run to be made.
+    """One W&B run to send.
 
     Attributes:
-        about: what wandb.init is told.
+        settings: arguments of wandb.init.
         rows: metrics, each with `tokens`.
-        used, made: its inputs and outputs.
+        inputs, outputs: weights that it read and wrote.
         pictures, tables: by name.
     """
 
-    about: dict[str, Any]
+    settings: dict[str, Any]
     rows: Sequence[dict[str, Any]] = ()
-    used: Sequence[Weights] = ()
-    made: Sequence[Weights] = ()
+    inputs: Sequence[Weights] = ()
+    outputs: Sequence[Weights] = ()
     pictures: dict[str, Path] | None = None
     tables: dict[str, pd.DataFrame] | None = None
 
     @property
     def sent(self) -> str:
-        """What the ledger says of it once it is sent."""
-        if self.about["job_type"] == "train":
+        """The note in the ledger once it is sent: it changes where anything to send changes."""
+        if self.settings["job_type"] == "train":
             return str(len(self.rows))
-        names = [(one.name, one.about.get("content")) for one in (*self.used, *self.made)]
+        names = [(weights.name, weights.about.get("content")) for weights in (*self.inputs, *self.outputs)]
         pictures = {name: path.stat().st_size for name, path in (self.pictures or {}).items()}
         tables = {name: table.to_csv(index=False) for name, table in (self.tables or {}).items()}
         return hash_json([list(self.rows), names, pictures, tables])
@@ -78,7 +78,12 @@ class Step:
 
 
 def merged(folder: Path, row: dict[str, Any]) -> tuple[Weights, list[Weights]]:
-    """A merge of the records as an artifact, and the snapshots it was made of."""
+    """A merge in the records as an artifact, and the snapshots that it is a mean of.
+
+    Args:
+        folder: of the run.
+        row: of the records: method, n, interval, tokens.
+    """
     n, end, interval = row["n"], row["tokens"], row["interval"]
     sources = [snapshot_artifact(folder, end - (n - 1 - i) * interval) for i in range(n)]
     if row["method"] == "last":
@@ -88,40 +93,42 @@ def merged(folder: Path, row: dict[str, Any]) -> tuple[Weights, list[Weights]]:
     config_hash = read_manifest(folder)["config_hash"]
     name = f"{folder.name}-{config_hash}-{row['method']}-n{n}-v{interval}-tokens-{end:015d}"
     recipe = {"method": row["method"], "n": n, "interval": interval, "tokens": end}
-    told = [{"snapshot": one.name, "weight": weight} for one, weight in zip(sources, weights, strict=True)]
-    # It was made in memory and scored there: its address says what it is, and any tool can make it again.
-    content = hash_json([told, [one.about.get("content") for one in sources]])
-    return Weights(name, "merge", f"pma://{name}", {**recipe, "sources": told, "content": content}), sources
+    named = [{"snapshot": source.name, "weight": weight} for source, weight in zip(sources, weights, strict=True)]
+    # It was merged in memory and scored there. Its address is its recipe, and any tool can make it again.
+    content = hash_json([named, [source.about.get("content") for source in sources]])
+    return Weights(name, "merge", f"pma://{name}", {**recipe, "sources": named, "content": content}), sources
 
 
 def labels(root: Path) -> dict[str, list[str]]:
-    """Figures and claims that each run below a folder is for, by the experiments recorded there."""
-    found: dict[str, list[str]] = {}
+    """Experiments and claims that each run below a folder serves, from the manifests of the experiments there."""
+    tags: dict[str, list[str]] = {}
     for path in sorted(root.glob(f"*/{MANIFEST}")):
         manifest = read_manifest(path.parent)
         for run in manifest["runs"] if "experiment" in manifest else ():
             experiment = manifest["experiment"]
-            found[run] = list(dict.fromkeys([*found.get(run, []), experiment["name"], *experiment["claims"]]))
-    return found
+            tags[run] = list(dict.fromkeys([*tags.get(run, []), experiment["name"], *experiment["claims"]]))
+    return tags
 
 
 def training_steps(root: Path) -> Iterator[Step]:
     """Training runs below a folder."""
-    known = labels(root)
+    import yaml
+
+    tags = labels(root)
     for path in sorted(root.glob(f"*-seed*/{MANIFEST}")):
         folder, manifest = path.parent, read_manifest(path.parent)
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        about = {
+        settings = {
             "id": f"{folder.name}-{manifest['config_hash']}",
             "name": folder.name,
-            "group": config.get("group") or known.get(folder.name, [config["run_name"]])[0],
+            "group": config.get("group") or tags.get(folder.name, [config["run_name"]])[0],
             "job_type": "train",
-            "tags": config["tracking"].get("tags") or known.get(folder.name, []),
+            "tags": config["tracking"].get("tags") or tags.get(folder.name, []),
             "config": {**{k: v for k, v in config.items() if k != "tracking"}, **manifest},
         }
         metrics = folder / "metrics.jsonl"
         rows = [json.loads(line) for line in complete_lines(metrics)] if metrics.is_file() else []
-        yield Step(about, rows, made=[snapshot_artifact(folder, tokens) for tokens in snapshots(folder)])
+        yield Step(settings, rows, outputs=[snapshot_artifact(folder, tokens) for tokens in snapshots(folder)])
 
 
 def experiment_steps(root: Path, pictures: Path, claims: pd.DataFrame | None) -> Iterator[Step]:
@@ -129,7 +136,7 @@ def experiment_steps(root: Path, pictures: Path, claims: pd.DataFrame | None) ->
 
     Args:
         pictures: folder with NAME.png of each experiment, as analysis/draw.py makes them.
-        claims: claims.csv, if the claims have been judged.
+        claims: claims.csv, where the claims have been judged.
     """
     for path in sorted(root.glob(f"*/{MANIFEST}")):
         manifest = read_manifest(path.parent)
@@ -138,7 +145,7 @@ def experiment_steps(root: Path, pictures: Path, claims: pd.DataFrame | None) ->
             yield from _figure(path.parent, manifest, pictures, claims)
 
 
-def _about(folder: Path, manifest: dict[str, Any], job: str, name: str) -> dict[str, Any]:
+def _settings(folder: Path, manifest: dict[str, Any], job: str, name: str) -> dict[str, Any]:
     experiment = manifest["experiment"]
     return {
         "id": hash_json([manifest["stamp"], job, name]),
@@ -156,6 +163,8 @@ def _scale(folder: Path) -> str:
 
 
 def _merges_and_scores(root: Path, folder: Path, manifest: dict[str, Any]) -> Iterator[Step]:
+    from pma.records import read_records
+
     if not (folder / "records.csv").is_file():
         return
     records, name = read_records(folder / "records.csv"), folder.name
@@ -167,51 +176,60 @@ def _merges_and_scores(root: Path, folder: Path, manifest: dict[str, Any]) -> It
             row = dict(zip(_MERGE, keys, strict=True))
             weights, sources = merged(run_folder, row)
             if weights.kind == "merge" and weights.name not in used:
-                about = _about(folder, manifest, "merge", f"{name}/{weights.name}")
-                yield Step(about, used=sources, made=[weights])
+                settings = _settings(folder, manifest, "merge", f"{name}/{weights.name}")
+                yield Step(settings, inputs=sources, outputs=[weights])
             used[weights.name] = weights
             curve = "raw" if row["method"] == "last" else f"{row['method']}-n{row['n']}-v{row['interval']}"
             values = {f"{s.suite}/{s.task}/{s.metric}/{curve}": s.value for s in scores.itertuples()}
-            rows.setdefault(row["tokens"], {"tokens": int(row["tokens"])}).update(values)
-        about = _about(folder, manifest, "eval", f"{name}/{run_folder.name}")
-        yield Step(about, [rows[tokens] for tokens in sorted(rows)], used=list(used.values()))
+            tokens = int(row["tokens"])
+            rows.setdefault(tokens, {"tokens": tokens}).update(values)
+        settings = _settings(folder, manifest, "eval", f"{name}/{run_folder.name}")
+        yield Step(settings, [rows[tokens] for tokens in sorted(rows)], inputs=list(used.values()))
 
 
 def _figure(folder: Path, manifest: dict[str, Any], pictures: Path, claims: pd.DataFrame | None) -> Iterator[Step]:
-    found = {folder.name: path} if (path := pictures / f"{folder.name}.png").is_file() else {}
+    from pma.records import read_records
+
+    drawn = {folder.name: path} if (path := pictures / f"{folder.name}.png").is_file() else {}
     tables = {}
     if (path := folder / "records.csv").is_file():
         tables["records"] = read_records(path)
     if claims is not None and not (part := claims[claims["claim"].isin(manifest["experiment"]["claims"])]).empty:
         tables["claims"] = part.astype(object).where(part.notna(), None)
-    yield Step(_about(folder, manifest, "analysis", folder.name), pictures=found, tables=tables)
+    yield Step(_settings(folder, manifest, "analysis", folder.name), pictures=drawn, tables=tables)
 
 
 # ---- sending ---------------------------------------------------------------------------------------------------------
 
 
 def send(step: Step, place: Path, tracking: Any) -> bool:
-    """Make one W&B run; whether it went well."""
-    run = Run(place, tracking, **step.about)
+    """Send one W&B run; False where W&B broke."""
+    run = Run(place, tracking, **step.settings)
     for row in step.rows:
         run.log(row)
-    run.used(step.used)
-    run.made(step.made)
+    run.used(step.inputs)
+    run.made(step.outputs)
     for name, path in (step.pictures or {}).items():
         run.image(name, path)
     for name, table in (step.tables or {}).items():
         run.table(name, table)
-    well = run.mode == mode_of(tracking.mode)
+    whole = run.mode == mode_of(tracking.mode)
     run.finish(sent=step.sent)
-    return well
+    return whole
 
 
 def replay(job: DictConfig) -> int:
-    """Send what was not sent; returns how many W&B runs were made.
+    """Send what was not sent before.
+
+    Returns:
+        Number of W&B runs sent.
 
     Raises:
-        ValueError: when there is nothing at this scale, or W&B breaks.
+        ValueError: when nothing is recorded at this scale, or W&B breaks.
     """
+    import pandas as pd
+    from tqdm import tqdm
+
     if (mode := mode_of(job.tracking.mode)) == "off":
         print("W&B is off: nothing sent")
         return 0
@@ -222,11 +240,11 @@ def replay(job: DictConfig) -> int:
     steps = list(training_steps(root))
     steps += experiment_steps(root, out, pd.read_csv(table) if table.is_file() else None)
     if job.experiment is not None:
-        steps = [step for step in steps if step.about["group"] == job.experiment]
+        steps = [step for step in steps if step.settings["group"] == job.experiment]
     if not steps:
         raise ValueError(f"{root}: nothing recorded there; make reproduce SCALE={job.scale}, or published=true")
     before = sent_before(place, job.tracking.project, mode)
-    todo = [step for step in steps if before.get(step.about["id"]) != step.sent]
+    todo = [step for step in steps if before.get(step.settings["id"]) != step.sent]
     began = time.perf_counter()
     for done, step in enumerate(tqdm(todo, desc=f"W&B, {mode}", unit="run", disable=None)):
         if not send(step, place, job.tracking):

@@ -1,4 +1,4 @@
-"""A run on disk: its folder, its identity, whether it is complete. Imports nothing heavy."""
+"""A run by its config: its folder, its identity, and how far it has been trained. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from pma.files import MANIFEST, read_manifest, sha256_file
 
 
 def run_folder(cfg: DictConfig) -> Path:
-    """Folder of a run."""
+    """Return the folder of a run, RUNS_DIR/SCALE/RUN_ID."""
     return Path(cfg.runs_dir) / cfg.scale.name / cfg.run_id
 
 
 def parent_folder(cfg: DictConfig) -> Path | None:
-    """Folder of the run that this one starts from, if it names one in init.parent."""
+    """Return the folder of the run named in init.parent, from which this one starts; None without a parent."""
     parent = cfg.init.parent
     return None if parent.run is None else Path(cfg.runs_dir) / cfg.scale.name / f"{parent.run}-seed{parent.seed}"
 
 
 def is_fork(cfg: DictConfig) -> bool:
-    """Whether the run goes on where another was left: with its weights, its optimizer state, at its position."""
+    """Return whether the run continues its parent: same weights, optimizer state and position in tokens."""
     return cfg.init.parent.run is not None and cfg.init.parent.optimizer == "last" and cfg.init.parent.n == 1
 
 
 def identity(cfg: DictConfig) -> str:
-    """Hash of the scientific config, where a fork counts by what it starts from rather than by its path.
+    """Return the run's identity: the hash of what decides its weights.
+
+    Weights, a checkpoint or a parent that the run starts from count by their content, not by their path.
 
     Raises:
-        ValueError: when the parent run is not there.
+        ValueError: when the folder of the parent run is missing.
     """
     part = scientific(cfg)
     for key in ("weights", "checkpoint"):
@@ -42,10 +44,10 @@ def identity(cfg: DictConfig) -> str:
 
 
 def trained_tokens(cfg: DictConfig) -> int:
-    """Tokens up to which this very run, by identity, has been trained.
+    """Return the tokens up to which the run has been trained; 0 before its start.
 
     Raises:
-        ValueError: when its folder holds another run.
+        ValueError: when its folder holds a run of another identity.
     """
     folder = run_folder(cfg)
     if not (folder / MANIFEST).exists():
@@ -53,12 +55,12 @@ def trained_tokens(cfg: DictConfig) -> int:
     manifest = read_manifest(folder)
     if manifest["config_hash"] != identity(cfg):
         raise ValueError(
-            f"{folder} holds another run (config hash {manifest['config_hash']}, this one is {identity(cfg)}; compare "
-            f"its config.yaml): give this one a name of its own with run_id=NAME, or remove the folder"
+            f"{folder} holds another run (config hash {manifest['config_hash']}, yours is {identity(cfg)}; compare "
+            f"its config.yaml): give yours another name with run_id=NAME, or remove the folder"
         )
     return manifest["tokens"]
 
 
 def target_tokens(cfg: DictConfig) -> int:
-    """Where training ends for now, tokens."""
+    """Return the position, in tokens, at which training ends for now: `stop`, or the run's end."""
     return min(cfg.stop or cfg.train.total_tokens, cfg.train.total_tokens)

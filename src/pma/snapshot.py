@@ -2,7 +2,7 @@
 
 A snapshot folder holds config.json, generation_config.json, model.safetensors, the tokenizer and manifest.json with
 the content hash of the weights and the SHA-256 of every other file. `AutoModelForCausalLM.from_pretrained(folder)`
-loads it. Merging only lists and reads: torch and transformers are imported by what saves.
+loads it. torch and transformers are imported by the functions that save.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
+from pma.merge.content import source_hash
 from pma.merge.formats import open_source
-from pma.merge.stream import source_hash
 from pma.merge.write import WEIGHTS
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ _MEND = "put the file back, or remove the run's whole folder and train it again:
 
 
 def copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:
-    """Copy tensors as they stand now; the caller may change them at once.
+    """Copy tensors as they stand now; the caller may change them as soon as this returns.
 
-    From a GPU they go by a stream of their own, beside whatever it computes next.
+    Tensors on a GPU are copied by a stream of their own, while the GPU computes on.
 
     Returns:
-        A function that waits for the copies and returns them, on the CPU; for any thread.
+        A function that waits for the copies and returns them, on the CPU. Any thread may call it.
     """
     import torch
 
@@ -63,9 +63,13 @@ def save_snapshot(
     weights: Callable[[], dict[str, torch.Tensor]],
     finish: Callable[[Path], None],
 ) -> None:
-    """Publish weights (what `copy_weights` returned) as a snapshot, with what `finish` puts beside them.
+    """Publish weights as a snapshot, replacing one that stands there.
 
-    The model itself only gives the config, and may train on meanwhile.
+    Args:
+        folder: the snapshot's final name.
+        model: gives only the config, and may train on meanwhile.
+        weights: what `copy_weights` returned.
+        finish: puts the other files into the folder that it is given; see `complete_snapshot`.
     """
     with publish_folder(folder) as aside:
         model.save_pretrained(aside, state_dict=weights())
@@ -73,7 +77,7 @@ def save_snapshot(
 
 
 def complete_snapshot(aside: Path, tokenizer: PreTrainedTokenizerBase, manifest: dict[str, Any]) -> None:
-    """Put into a folder with config and weights what else a snapshot holds: tokenizer, manifest, hash of each file."""
+    """Add tokenizer and manifest, with the hash of each file, to a folder that holds config and weights."""
     tokenizer.save_pretrained(aside)
     write_json(aside / MANIFEST, {**manifest, "content": content_of(aside), "files": hash_files(aside, but=WEIGHTS)})
 
@@ -92,14 +96,15 @@ def content_of(folder: Path) -> str:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Manifest of a snapshot or merge whose files all stand as they were published.
+    """Check that the files of a snapshot or merge stand as they were published, and return its manifest.
 
     Raises:
         ValueError: naming the file that is missing or differs.
     """
     manifest = read_manifest(folder)
-    if (found := content_of(folder)) != manifest["content"]:
-        raise ValueError(f"{folder}: its weights are not those of its manifest ({found}); {_MEND}")
+    content = content_of(folder)
+    if content != manifest["content"]:
+        raise ValueError(f"{folder}: its weights are not those of its manifest ({content}); {_MEND}")
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():

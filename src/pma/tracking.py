@@ -1,7 +1,8 @@
-"""Where numbers go: metrics.jsonl always, W&B when wanted. The only module that imports wandb.
+"""Where metrics go: into metrics.jsonl always, to W&B if you track there. The only module that imports wandb.
 
-W&B never stops the work: what breaks costs one warning, and the files go on. `python -m pma.replay` sends later what
-W&B does not have; both write down what was sent in wandb/sent.jsonl beside the runs, so that nothing is sent twice.
+W&B never stops the work: when it breaks you get one warning, and the files are still written. `python -m pma.replay`
+sends later what W&B does not have. Both note in wandb/sent.jsonl, beside the runs, what was sent, so that nothing is
+sent twice.
 """
 
 from __future__ import annotations
@@ -22,33 +23,40 @@ from pma.files import MANIFEST, complete_lines, read_manifest, revision, write_t
 from pma.layout import list_by_tokens, snapshot_dir
 
 WANDB = "wandb"  # folder of offline runs, beside the runs' own
-_FINISH_SECONDS = 60  # a server that takes no more must not hold a finished run for long
+_FINISH_SECONDS = 60  # a server that no longer answers must not hold up a finished run
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")  # a model of the Hugging Face hub
 
 
 @cache
 def mode_of(requested: str) -> str:
-    """offline | online | off, for those or auto: WANDB_MODE if set, else online when logged in."""
+    """Resolve auto: WANDB_MODE if it is set, else online when you are logged in, else offline; off without wandb.
+
+    Returns:
+        offline | online | off.
+    """
     if requested != "auto":
         return requested
-    told = {"disabled": "off", "dryrun": "offline", "run": "online"}
+    synonyms = {"disabled": "off", "dryrun": "offline", "run": "online"}
     if mode := os.environ.get("WANDB_MODE"):
-        return told.get(mode, mode)
-    import wandb
-
+        return synonyms.get(mode, mode)
     try:
+        import wandb
+
         return "online" if wandb.login(prompt=False, verify=False) else "offline"
+    except ModuleNotFoundError:
+        return "off"
     except Exception:  # a key of the wrong form, a netrc that cannot be read
         return "offline"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as W&B's lineage shows them: by reference, not uploaded.
+    """Weights in W&B's lineage: a reference to where they lie, not an upload.
 
     Attributes:
         name: of the artifact; the same name and content are the same version.
         kind: snapshot | merge | model.
-        uri: where they are.
+        uri: file:///FOLDER, hf://REPO@REVISION of the hub, or pma://RUN/SNAPSHOT where only the records are here.
         about: metadata: content hash, tokens, recipe.
     """
 
@@ -59,38 +67,48 @@ class Weights:
 
 
 def artifact_name(*parts: str) -> str:
-    """A name that W&B takes."""
+    """The parts as a name that W&B accepts: letters, digits, `_.-`, at most 128."""
     return re.sub(r"[^\w.-]+", "-", "-".join(parts)).strip("-")[-128:]
 
 
 def snapshot_artifact(run_folder: Path, tokens: int) -> Weights:
-    """A snapshot of a run, or before its fork of the run it goes on from."""
+    """A snapshot of a run. Below the position of a fork it is a snapshot of the run that was forked.
+
+    Args:
+        tokens: of the snapshot.
+    """
     run = read_manifest(run_folder)
     if "continues" in run and tokens < run["continues"]["tokens"]:
         return snapshot_artifact(run_folder.with_name(run["continues"]["run"]), tokens)
     folder = snapshot_dir(run_folder, tokens)
-    known = (folder / MANIFEST).is_file()  # published records come without the weights
-    content = (
-        read_manifest(folder).get("content") if known else None
-    )  # nor did the first snapshots have a hash of theirs
-    about = {"run": run_folder.name, "tokens": tokens, **({"content": content} if content else {})}
-    uri = folder.resolve().as_uri() if known else f"pma://{run_folder.name}/{folder.name}"
-    return Weights(artifact_name(run_folder.name, run["config_hash"], folder.name), "snapshot", uri, about)
+    metadata: dict[str, Any] = {"run": run_folder.name, "tokens": tokens}
+    uri = f"pma://{run_folder.name}/{folder.name}"
+    if (folder / MANIFEST).is_file():  # published records come without the weights
+        uri = folder.resolve().as_uri()
+        if content := read_manifest(folder).get("content"):  # the first snapshots had no hash
+            metadata["content"] = content
+    return Weights(artifact_name(run_folder.name, run["config_hash"], folder.name), "snapshot", uri, metadata)
 
 
-def model_artifact(folder: Path, content: str | None = None) -> Weights:
-    """Any model folder: a snapshot of a run as such, else by its path; with its content hash where that is known."""
-    folder = folder.resolve()
+def model_artifact(source: Path, content: str | None = None) -> Weights:
+    """A model as an artifact: a snapshot of a run, another folder, or `repo@revision` of the Hugging Face hub.
+
+    Args:
+        content: hash of the weights, where it is known and no manifest beside them says it.
+    """
+    if not source.exists() and (hub := _HUB.fullmatch(source.as_posix())):
+        name = artifact_name(hub["repo"].replace("/", "-"), hub["revision"])
+        return Weights(name, "model", f"hf://{source.as_posix()}", {"content": content} if content else {})
+    folder = source.resolve()
     run = folder.parent.parent
     for tokens, path in list_by_tokens(folder.parent).items():
         if path == folder and (run / MANIFEST).is_file() and "config_hash" in read_manifest(run):
             return snapshot_artifact(run, tokens)
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
-    about = {
-        k: v for k, v in (("content", content or manifest.get("content")), ("recipe", manifest.get("recipe"))) if v
-    }
+    metadata = {"content": content or manifest.get("content"), "recipe": manifest.get("recipe")}
+    known = {key: value for key, value in metadata.items() if value}
     kind = "merge" if "recipe" in manifest else "model"
-    return Weights(artifact_name(folder.parent.name, folder.name), kind, folder.as_uri(), about)
+    return Weights(artifact_name(folder.parent.name, folder.name), kind, folder.as_uri(), known)
 
 
 class Run:
@@ -99,22 +117,22 @@ class Run:
     Args:
         place: folder that holds WANDB, or gets it.
         tracking: mode (auto, online, offline, off), project, entity, tags.
-        about: what wandb.init is told: id, name, group, job_type, tags, config.
+        settings: arguments of wandb.init: id, name, group, job_type, tags, config.
 
     Attributes:
         mode: online | offline | off; off once something broke.
     """
 
-    def __init__(self, place: Path, tracking: Any, **about: Any) -> None:
-        self.mode, self._run, self._place, self._id = "off", None, place, about["id"]
-        self._project = tracking.project
-        about["tags"] = [*about.get("tags", []), *tracking.tags]
-        about["config"] = {**about.get("config", {}), "revision": revision(), **_figures_and_claims(about["tags"])}
-        wanted = mode_of(tracking.mode)
-        if wanted != "off":
-            self._safely(lambda: self._start(wanted, tracking, about))
+    def __init__(self, place: Path, tracking: Any, **settings: Any) -> None:
+        self.mode = "off"
+        self._run: Any = None
+        self._place, self._project, self._id = place, tracking.project, settings["id"]
+        tags = [*settings.get("tags", []), *tracking.tags]
+        config = {**settings.get("config", {}), "revision": revision(), **_figures_and_claims(tags)}
+        if (mode := mode_of(tracking.mode)) != "off":
+            self._safely(lambda: self._start(mode, tracking, {**settings, "tags": tags, "config": config}))
 
-    def _start(self, mode: str, tracking: Any, about: dict[str, Any]) -> None:
+    def _start(self, mode: str, tracking: Any, settings: dict[str, Any]) -> None:
         import wandb
 
         self._place.mkdir(parents=True, exist_ok=True)
@@ -126,7 +144,7 @@ class Run:
             resume="allow",
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", init_timeout=20),
-            **about,
+            **settings,
         )
         self.mode = mode
         self._run.define_metric("tokens")
@@ -165,17 +183,19 @@ class Run:
             self._safely(lambda: self._run.summary.update(dict(values)))
 
     def used(self, weights: Sequence[Weights]) -> None:
-        """Say that the run read these."""
-        # use_artifact refuses to work offline, though what it calls knows how to write it down.
-        self._artifacts(weights, lambda one: self._run._log_artifact(one, is_user_created=True, use_after_commit=True))
+        """Record weights as inputs of the run."""
+        # use_artifact refuses to work offline, though the function that it calls works.
+        self._artifacts(
+            weights, lambda artifact: self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+        )
 
     def made(self, weights: Sequence[Weights], upload: Path | None = None) -> None:
-        """Say that the run wrote these.
+        """Record weights as outputs of the run.
 
         Args:
-            upload: folder whose files go to W&B with them; null uploads nothing.
+            upload: folder whose files go to W&B with them; None uploads nothing.
         """
-        self._artifacts(weights, lambda one: self._run.log_artifact(one), upload)
+        self._artifacts(weights, lambda artifact: self._run.log_artifact(artifact), upload)
 
     def _artifacts(self, weights: Sequence[Weights], send: Callable[[Any], object], upload: Path | None = None) -> None:
         if self._run is None:
@@ -184,11 +204,12 @@ class Run:
         from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
 
         def step() -> None:
-            for one in weights:
-                artifact = wandb.Artifact(one.name, one.kind, metadata=dict(one.about))
-                # add_reference would read every file again for a checksum of W&B's own; the content hash is one.
-                digest = str(one.about.get("content", one.uri))
-                artifact.manifest.add_entry(ArtifactManifestEntry(path="weights", digest=digest, ref=one.uri, size=0))
+            for entry in weights:
+                artifact = wandb.Artifact(entry.name, entry.kind, metadata=dict(entry.about))
+                # add_reference would read each file again for a checksum of its own; the content hash is a checksum.
+                digest = str(entry.about.get("content", entry.uri))
+                reference = ArtifactManifestEntry(path="weights", digest=digest, ref=entry.uri, size=0)
+                artifact.manifest.add_entry(reference)
                 if upload is not None:
                     artifact.add_dir(str(upload))
                 send(artifact)
@@ -199,7 +220,7 @@ class Run:
         """End the run.
 
         Args:
-            sent: what was sent, to be written down (see `was_sent`).
+            sent: a note of what was sent, for the ledger (see `sent_before`).
         """
         if self._run is None:
             return
@@ -219,7 +240,7 @@ class Run:
             problem = failed[0] if failed else TimeoutError(f"not all sent within {_FINISH_SECONDS} s")
             _warn(problem)
         elif sent is not None:
-            _write_down(self._place, self._project, self.mode, self._id, sent)
+            _note(self._place, self._project, self.mode, self._id, sent)
 
     def __enter__(self) -> Run:
         return self
@@ -231,8 +252,12 @@ class Run:
 
 
 def _warn(error: Exception) -> None:
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    print(f"W&B stopped ({said}); the files go on, python -m pma.replay sends them later", file=sys.stderr, flush=True)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    print(
+        f"W&B stopped ({reason}); the files are still written, and python -m pma.replay sends them later",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _figures_and_claims(tags: Sequence[str]) -> dict[str, list[str]]:
@@ -240,21 +265,21 @@ def _figures_and_claims(tags: Sequence[str]) -> dict[str, list[str]]:
     return {"figures": [tag for tag in tags if tag not in claims], "claims": claims} if tags else {}
 
 
-# ---- what was sent ---------------------------------------------------------------------------------------------------
+# ---- the ledger of what was sent -------------------------------------------------------------------------------------
 
 
 def _ledger(place: Path) -> Path:
     return place / WANDB / "sent.jsonl"
 
 
-def _write_down(place: Path, project: str, mode: str, run_id: str, what: str) -> None:
-    line = json.dumps({"project": project, "mode": mode, "id": run_id, "sent": what}) + "\n"
+def _note(place: Path, project: str, mode: str, run_id: str, sent: str) -> None:
+    line = json.dumps({"project": project, "mode": mode, "id": run_id, "sent": sent}) + "\n"
     with open(_ledger(place), "a", encoding="utf-8") as file:  # one write of a short line: processes do not mix
         file.write(line)
 
 
 def sent_before(place: Path, project: str, mode: str) -> dict[str, str]:
-    """What was sent of each run, by id, to a project in a mode: the last word of the ledger."""
+    """The latest note of what was sent of each run, by its id, to a project in a mode."""
     if not _ledger(place).is_file():
         return {}
     rows = map(json.loads, complete_lines(_ledger(place)))
@@ -269,7 +294,7 @@ class Tracker:
 
     Args:
         folder: the run's folder; metrics.jsonl lies there.
-        resume_tokens: position the run goes on from; later lines of an earlier try are dropped.
+        resume_tokens: position the run resumes from; lines after it, of an earlier attempt, are dropped.
         tracking, run: as of `Run`.
     """
 
@@ -289,7 +314,7 @@ class Tracker:
         self._run.log(row)
 
     def made(self, weights: Sequence[Weights]) -> None:
-        """Say which snapshots the run wrote."""
+        """Record which snapshots the run wrote."""
         self._run.made(weights)
 
     def __enter__(self) -> Tracker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
@@ -11,51 +10,65 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import report
+import wandb_report
+from drawing import chart
+from drawing.find import describe
+from records import Study
+from verdicts.decide import VERDICTS
+from verdicts.readme import deviations
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "analysis"))
-
-import interactive  # noqa: E402
-import report  # noqa: E402
-import style  # noqa: E402
-
-PUBLISHED = ROOT / "runs" / "cpu" / "published"
 FIGURES = ("figure_1", "figure_4", "figure_8", "table_1", "equation_15")
 
 
 @pytest.fixture(scope="module")
-def runs_dir(tmp_path_factory) -> Path:
-    """A few published experiments with the runs they are about."""
+def runs_dir(copy_published, write_study, tmp_path_factory) -> Path:
+    """A few published experiments with the runs they are about, and a study of one's own."""
     root = tmp_path_factory.mktemp("runs")
-    for name in FIGURES:
-        shutil.copytree(PUBLISHED / name, root / "cpu" / "published" / name)
-        for run in json.loads((PUBLISHED / name / "manifest.json").read_text())["runs"]:
-            shutil.copytree(PUBLISHED / run, root / "cpu" / "published" / run, dirs_exist_ok=True)
+    copy_published(FIGURES, root / "cpu" / "published")
+    write_study(root / "cpu" / "published")
     return root
+
+
+def call(monkeypatch, module, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    module.main()
 
 
 @pytest.fixture(scope="module")
 def page(runs_dir, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "index.html"
-    path.write_text(report.build(runs_dir, ROOT / "README.md"), encoding="utf-8")
-    return path
+    out = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        call(monkeypatch, report, f"--runs-dir={runs_dir}", f"--out={out}")
+    return out / "index.html"
 
 
-def test_a_figure_is_read_back_as_it_was_drawn(runs_dir):
-    source = style.Source(runs_dir / "cpu" / "published")
-    panels = interactive.panels(importlib.import_module("figure_1").draw(source))
-    table = style.scores(source, "figure_1")
-    heldout = next(p for p in panels if p.title == "held-out text: value")
-    sizes = source.sizes(table["run"].unique())
-    for method, label in (("last", "last snapshot"), ("sma", "PMA (SMA)")):
-        series = next(s for s in heldout.series if s.label == label)
-        rows = (
-            style.pick(table, task="heldout", metric="bits_per_byte", method=method).set_index("run").loc[list(sizes)]
-        )
-        np.testing.assert_allclose(series.y, rows["value"])
-        np.testing.assert_allclose(series.error, rows["error"])
-    told = interactive.rows(heldout)
-    assert len(told) == 1 + 2 * len(sizes) and told[1][1].startswith("576k")
+def _columns(item: dict) -> list[dict]:
+    """Data of every source of a Bokeh chart, in order."""
+    models = [item["doc"]["roots"]]
+    columns = []
+    while models:
+        model = models.pop(0)
+        if isinstance(model, dict):
+            if model.get("name") == "ColumnDataSource":
+                columns.append(dict(model["attributes"]["data"]["entries"]))
+            models += model.values()
+        elif isinstance(model, list):
+            models += model
+    return columns
+
+
+def test_charts_and_tables_hold_what_the_figure_describes(runs_dir):
+    figure = describe(Study(runs_dir / "cpu" / "published"), "figure_1")
+    heldout = next(panel for panel in figure.panels if panel.title == "held-out text: value")
+    sources = [columns for columns in _columns(chart.chart(heldout)) if "group" in columns]
+    assert [list(columns["group"]) for columns in sources] == [
+        ["576k (1.3B/ 13B)", "843k (3B/ 30B)", "1.43M (10B/ 100B)", "2.48M (20B/ 200B)"]
+    ] * 2
+    rows = chart.rows(heldout)
+    values = np.concatenate([series.y for series in heldout.series])
+    assert [float(row[2]) for row in rows[1:]] == pytest.approx(values, abs=1e-4)
+    assert rows[1][:2] == ["last snapshot", "576k (1.3B/ 13B)"]
 
 
 def test_the_page_asks_nothing_of_any_server(page):
@@ -65,16 +78,25 @@ def test_the_page_asks_nothing_of_any_server(page):
     assert len(text.encode()) < 5_000_000
 
 
+def test_the_page_holds_every_experiment_and_deviation(page):
+    text = page.read_text(encoding="utf-8")
+    ids = re.findall(r'<section id="cpu-(\w+)">', text)
+    assert ids == ["figure_1", "figure_4", "figure_8", "table_1", "equation_15", "my_study"]
+    assert "Merging in a study of one&#39;s own" in text
+    listed = text.partition('<section id="deviations">')[2].partition("</section>")[0]
+    assert listed.count("<li>") == len(deviations()) > 5 and "<code>conf/model/paper</code>" in listed
+
+
 def _chromium(playwright) -> str:
     own = playwright.chromium.executable_path
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), own)
-    if not Path(found).exists():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), own)
+    if not Path(path).exists():
         pytest.skip("no Chromium here: make browser")
-    return found
+    return path
 
 
 @pytest.mark.parametrize("width,scheme", [(390, "dark"), (1280, "light")])
-def test_the_page_in_a_browser(page, width, scheme):
+def test_the_page_in_a_browser(page, published_cpu, width, scheme):
     from playwright.sync_api import sync_playwright
 
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -94,7 +116,7 @@ def test_the_page_in_a_browser(page, width, scheme):
         up = verdicts.all_inner_texts()
         head.press("Enter")  # by keyboard
         down = verdicts.all_inner_texts()
-        assert up != down and [report.VERDICTS.index(v) for v in up] == sorted(report.VERDICTS.index(v) for v in up)
+        assert up != down and [VERDICTS.index(v) for v in up] == sorted(VERDICTS.index(v) for v in up)
         assert sorted(up) == sorted(down)
         tab.select_option("#by-verdict", "not run")
         assert set(verdicts.all_inner_texts()) == {"not run"}
@@ -119,21 +141,17 @@ def test_the_page_in_a_browser(page, width, scheme):
         # the records behind a figure
         with tab.expect_download() as download:
             tab.locator("#cpu-figure_1 .download", has_text="records.csv").click()
-        assert Path(download.value.path()).read_bytes() == (PUBLISHED / "figure_1" / "records.csv").read_bytes()
+        assert Path(download.value.path()).read_bytes() == (published_cpu / "figure_1" / "records.csv").read_bytes()
         assert problems == []
         browser.close()
 
 
 def test_the_wandb_report_says_the_same_without_a_login(runs_dir, tmp_path, monkeypatch, capsys):
-    wandb_report = importlib.import_module("wandb_report")
-    monkeypatch.setattr(
-        sys, "argv", ["wandb_report", "--project", "p", "--runs-dir", str(runs_dir), "--out", str(tmp_path)]
-    )
-    wandb_report.main()
+    call(monkeypatch, wandb_report, "--project=p", f"--runs-dir={runs_dir}", f"--out={tmp_path}")
     assert "wandb login" in capsys.readouterr().out
     spec = json.loads((tmp_path / "wandb-report.json").read_text())
     grids = [block for block in spec["blocks"] if block["type"] == "panel-grid"]
-    assert len(grids) == 3 * len(FIGURES)
-    assert '"figure_4"' in json.dumps(grids)
+    assert len(grids) == 3 * (len(FIGURES) + 1)
+    assert '"figure_4"' in json.dumps(grids) and '"my_study"' in json.dumps(grids)
     words = (tmp_path / "wandb-report.md").read_text()
     assert "**C1**" in words and "What differs from the paper" in words and "hours of training" in words

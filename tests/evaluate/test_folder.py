@@ -12,7 +12,7 @@ from lm_eval.tasks import TaskManager
 from pma import cli
 from pma.evaluate.__main__ import main
 from pma.evaluate.scorer import Scorer
-from pma.merge.engine import averages
+from pma.merge.memory import averages
 
 
 def test_the_command_prints_and_writes_the_scores(command, model_dir, corpus, tmp_path, capsys):

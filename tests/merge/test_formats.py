@@ -19,8 +19,8 @@ from torch.distributed import checkpoint
 import pma
 from pma.files import MANIFEST
 from pma.merge import average, sma
+from pma.merge.content import source_hash
 from pma.merge.formats import open_source
-from pma.merge.stream import source_hash
 
 TENSORS = {
     "model.embed_tokens.weight": torch.randn(37, 16, generator=torch.Generator().manual_seed(0)),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pma.config import ScheduleConfig
+from pma.config import InitConfig, ScheduleConfig
 from pma.train.schedule import learning_rate
 
 TOTAL = 1000
@@ -36,3 +36,11 @@ def test_shapes_at_a_quarter_of_the_decay():
 
 def test_constant_stays_at_the_peak():
     assert {rate("none", tokens, 0) for tokens in range(100, 1001, 50)} == {1.0}
+
+
+@pytest.mark.parametrize("shape", ["none", "linear"])
+def test_a_rewarmed_run_rises_from_0_at_its_start_to_the_schedule(shape):
+    schedule = ScheduleConfig(peak_lr=1.0, warmup_tokens=100, decay_tokens=200 * (shape != "none"), decay_shape=shape)
+    init = InitConfig(tokens=500, rewarm_tokens=400)
+    rates = [learning_rate(schedule, TOTAL, tokens, init) for tokens in (500, 600, 700, 900)]
+    assert rates == [0.0, 0.25, 0.5, learning_rate(schedule, TOTAL, 900)]

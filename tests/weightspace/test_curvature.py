@@ -8,8 +8,10 @@ import torch
 
 from pma.config import ModelConfig
 from pma.merge import average, sma
-from pma.model.build import build, loss
-from pma.weightspace.curvature import _cross_entropy, derivatives, inequality, measure
+from pma.model.build import build
+from pma.model.loss import loss
+from pma.weightspace.curvature import _cross_entropy, derivatives, measure
+from pma.weightspace.inequality import inequality
 from pma.weightspace.landscape import snapshot_vectors, weight_vector, write_vector
 
 TINY = {"name": "tiny", "vocab_size": 32, "hidden_size": 16, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 8}

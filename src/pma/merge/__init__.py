@@ -5,21 +5,37 @@ The package is also the function that most people want:
     import pma
 
     pma.merge(["step-1000", "step-2000", "step-3000"], output="merged", method="wma", dtype="bfloat16")
+
+Importing it is cheap; numba and torch are imported when a merge begins.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pma.layout import window
-from pma.merge.engine import Merge, Options, Policy, average, averages, merge_all
-from pma.merge.weights import decay, ema, equivalent_decay, explicit, method_weights, sma, wma
+if TYPE_CHECKING:
+    from pma.layout import window
+    from pma.merge.disk import merge_all
+    from pma.merge.memory import InMemory, average, averages
+    from pma.merge.options import Merge, Options, Policy
+    from pma.merge.weights import decay, ema, equivalent_decay, explicit, method_weights, sma, wma
+
+_HOMES = {
+    "pma.layout": ("window",),
+    "pma.merge.disk": ("merge_all",),
+    "pma.merge.memory": ("InMemory", "average", "averages"),
+    "pma.merge.options": ("Merge", "Options", "Policy"),
+    "pma.merge.weights": ("decay", "ema", "equivalent_decay", "explicit", "method_weights", "sma", "wma"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "InMemory",
     "Merge",
     "Options",
     "Policy",
@@ -36,6 +52,17 @@ __all__ = [
     "window",
     "wma",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what the package offers when it is asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def merge(
@@ -66,9 +93,14 @@ def merge(
         `output`, with the weights, config, tokenizer, and manifest.json that says what was merged and how.
 
     Raises:
-        ValueError: for sources that cannot be averaged or that the policy refuses; nothing is left behind then.
+        ValueError: for sources that cannot be averaged, weights that are not finite, or what the policy refuses;
+            nothing is left behind then.
         OSError: when the disk is full.
     """
+    from pma.merge.disk import merge_all
+    from pma.merge.options import Merge, Options
+    from pma.merge.weights import explicit, method_weights
+
     if weights is None:
         chosen = method_weights(method, len(sources), alpha, positions)
         recipe = {"method": method} | {k: v for k, v in (("alpha", alpha), ("positions", positions)) if v is not None}
@@ -79,11 +111,11 @@ def merge(
     return Path(output)
 
 
-class _Callable(ModuleType):
+class _CallableModule(ModuleType):
     """pma.merge is a package, `python -m pma.merge` a command and `pma.merge(...)` a call."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Path:
         return merge(*args, **kwargs)
 
 
-sys.modules[__name__].__class__ = _Callable
+sys.modules[__name__].__class__ = _CallableModule

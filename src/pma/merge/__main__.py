@@ -7,7 +7,7 @@ python -m pma.merge 'sources=[A,B,C]' 'weights=[0.2,0.3,0.5]' output=OUT
 
 from __future__ import annotations
 
-import json
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +18,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pma import cli
 from pma.config import TrackingConfig
-from pma.files import MANIFEST
 from pma.layout import run_window, tokens_of
-from pma.merge import kernels
-from pma.merge.engine import Merge, Options, Policy, merge_all, opened, plan
+from pma.merge.options import Merge, Options, Policy, select
 from pma.merge.ranks import is_first
 from pma.merge.weights import equivalent_decay, explicit, method_weights
 
@@ -39,8 +37,8 @@ class MergeRecipeConfig:
 
 
 @dataclass
-class MergeJob:
-    """Everything `python -m pma.merge` reads."""
+class MergeJob(Options, Policy):
+    """Everything `python -m pma.merge` reads: a recipe or several, and the fields of `Options` and `Policy`."""
 
     run_dir: str | None = None
     sources: list[str] = field(default_factory=list)  # folders or repo@revision of the hub, oldest first
@@ -53,18 +51,6 @@ class MergeJob:
     end: int | None = None  # tokens
     output: str | None = None
     merges: list[MergeRecipeConfig] = field(default_factory=list)  # many at once, instead of method .. output
-    dtype: str = "float32"  # storage type: float32 | bfloat16 | float16 | float64 | newest (as in the newest source)
-    accumulate: str = "float32"  # float32 | float64
-    format: str = "safetensors"  # of the output: safetensors | dcp
-    shard_size: int = 5_000_000_000  # bytes of an output file
-    assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
-    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
-    integers: str = "refuse"  # that differ: refuse | newest
-    router_bias: str = "average"  # load-balancing biases: average | newest
-    suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
-    diagnose: bool = True  # distances, cosines and variances into diagnostics.json
-    memory: int = 8_388_608  # bytes for blocks in flight
-    threads: int = 0  # 0: the cores this process may use. Does not change the bits
     dry_run: bool = False  # only check, and print the plan
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
     group: str | None = None  # W&B group
@@ -90,7 +76,7 @@ def _folders(job: DictConfig) -> list[str]:
     return [str(folder) for folder in run_window(Path(job.run_dir), **by_window)]
 
 
-def _one(job: DictConfig) -> tuple[list[str], list[Merge]]:
+def _single(job: DictConfig) -> tuple[list[str], list[Merge]]:
     if (job.method is None) == (job.weights is None):
         raise ValueError(
             "give either method=sma|wma|ema|linear|cosine|1-sqrt or weights=[...] (one for each source, oldest first)"
@@ -139,14 +125,15 @@ def _show(folders: Sequence[str], merges: Sequence[Merge]) -> None:
 
 def _track(job: DictConfig, folders: Sequence[str], merges: Sequence[Merge]) -> None:
     """A W&B run a merge: its sources with a weight as inputs, the merged model as output."""
+    from pma.files import read_manifest
     from pma.tracking import Run, model_artifact
 
     for merge in merges:
-        told = json.loads((merge.output / MANIFEST).read_text(encoding="utf-8"))
-        contents = {source["folder"]: source["content"] for source in told["sources"]}
+        manifest = read_manifest(merge.output)
+        contents = {source["folder"]: source["content"] for source in manifest["sources"]}
         used = [model_artifact(Path(folder), contents[folder]) for folder in folders if folder in contents]
-        about = {"id": told["content"].rpartition(":")[2], "name": merge.output.name, "group": job.group}
-        with Run(Path(), job.tracking, **about, job_type="merge", config=told) as run:
+        identity = {"id": manifest["content"].rpartition(":")[2], "name": merge.output.name, "group": job.group}
+        with Run(Path(), job.tracking, **identity, job_type="merge", config=manifest) as run:
             run.used(used)
             run.made([model_artifact(merge.output)], merge.output if job.tracking.upload else None)
 
@@ -158,27 +145,19 @@ def main(job: DictConfig) -> None:
         ValueError: for options that do not go together, or sources that cannot be merged.
     """
     began = time.perf_counter()
-    folders, merges = _many(job) if job.merges else _one(job)
-    options = Options(
-        dtype=job.dtype,
-        accumulate=job.accumulate,
-        format=job.format,
-        shard_size=job.shard_size,
-        assets=None if job.assets is None else Path(job.assets),
-        prefix=job.prefix,
-        memory=job.memory,
-        threads=job.threads,
-        diagnose=job.diagnose,
-    )
-    policy = Policy(integers=job.integers, router_bias=job.router_bias, suspicious=job.suspicious)
+    options, policy = select(Options, job), select(Policy, job)
+    options.check()
     policy.check()
+    folders, merges = _many(job) if job.merges else _single(job)
     if is_first():
         _show(folders, merges)
+    gc.disable()  # going through the objects of numba again and again while it is imported takes a tenth of a second
+    from pma.merge.disk import merge_all, preview
+
+    gc.enable()
     if job.dry_run:
-        with opened(folders, job.prefix) as sources:
-            print("\n".join(plan(sources, merges, options).lines()))
+        print("\n".join(preview(folders, merges, options, policy)))
         return
-    kernels.start_without_blas()
     merge_all(folders, merges, options, policy)
     if is_first():
         if job.tracking.mode != "off":

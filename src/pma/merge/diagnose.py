@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+FEWEST = 4  # snapshots that an outlier can be told of
 OUTLIER = 5.0  # times the median distance to the window's mean; the ends of a straight trajectory are at 2
 _DIGITS = 6
 
@@ -34,22 +35,32 @@ def outliers(gram: np.ndarray) -> dict[int, float]:
     """Snapshots far from the window's mean, with how many times the median distance of the others they are away.
 
     The mean and the median are taken without the snapshot in question, so that one wild snapshot does not hide itself.
+    A snapshot whose distances are too large for the sums of a Gram matrix is infinitely far away.
+
+    Args:
+        gram: (snapshots, snapshots), of x_0 and of x_i - x_0.
     """
     n = len(gram)
-    found = {}
-    for i in range(n if n >= 4 else 0):
+    if n < FEWEST:
+        return {}
+    if not np.isfinite(gram).all():
+        wild = [i for i in range(1, n) if not np.isfinite(gram[i, i])]
+        return dict.fromkeys([0] if len(wild) == n - 1 or not wild else wild, float("inf"))
+    far = {}
+    for i in range(n):
         others = [j for j in range(n) if j != i]
         mean = np.zeros(n)
         mean[others] = 1 / (n - 1)
         away = _norms(gram, np.eye(n) - mean)
         usual = np.median(away[others])
         if away[i] > OUTLIER * usual:
-            found[i] = float(away[i] / usual) if usual else float("inf")
-    return found
+            far[i] = float(away[i] / usual) if usual else float("inf")
+    return far
 
 
+@np.errstate(invalid="ignore", divide="ignore", over="ignore")
 def diagnostics(grams: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> dict[str, Any]:
-    """Numbers about a window of snapshots, oldest first, JSON-ready, to 6 digits.
+    """Numbers that describe a window of snapshots, oldest first, JSON-ready, to 6 digits.
 
     Returns:
         norms: L2 norm of each snapshot's floating tensors.
@@ -67,11 +78,10 @@ def diagnostics(grams: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> d
     c[:, 0] = 0  # an update's coefficients sum to 0
     products = c @ gram @ c.T
     lengths = np.sqrt(np.maximum(products.diagonal(), 0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = [products[i, i + 1] / (lengths[i] * lengths[i + 1]) for i in range(len(steps) - 1)]
+    cosines = [products[i, i + 1] / (lengths[i] * lengths[i + 1]) for i in range(len(steps) - 1)]
     norms = _norms(gram, unit)
     mean = _norms(gram, np.full((1, n), 1 / n))[0]
-    variance = {k: float((distances_to_mean(g) ** 2).sum() / n / counts[k]) for k, g in sorted(grams.items())}
+    variance = {k: (distances_to_mean(g) ** 2).sum() / n / counts[k] for k, g in sorted(grams.items()) if counts[k]}
     return {
         "norms": _rounded(norms),
         "distances": _rounded(_norms(gram, pairs).reshape(n, n)),

@@ -7,13 +7,13 @@ snapshots are added to it: from memory, the sum would cost more than the snapsho
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
+
+from pma.merge import cached
 
 VECTOR = 256  # bytes: eight registers of AVX2, for as many chains of additions that need not wait for each other
 TILE = 256  # elements; those of all snapshots stay in the fastest cache while all sums take them
@@ -42,9 +42,9 @@ def _vector(kind: Vector, of: ir.Type) -> ir.VectorType:
 
 def _all(builder, value, kind: Vector):
     """A vector with one value in every place."""
-    one = builder.insert_element(ir.Constant(_vector(kind, value.type), ir.Undefined), value, ir.IntType(32)(0))
+    single = builder.insert_element(ir.Constant(_vector(kind, value.type), ir.Undefined), value, ir.IntType(32)(0))
     places = ir.Constant(_vector(kind, ir.IntType(32)), [0] * kind.lanes)
-    return builder.shuffle_vector(one, one, places)
+    return builder.shuffle_vector(single, single, places)
 
 
 def _constant(kind: Vector, bits: int, value: int):
@@ -53,9 +53,9 @@ def _constant(kind: Vector, bits: int, value: int):
 
 def _place(context, builder, kind, array, row, column, vector: ir.VectorType):
     """Address of a vector in a contiguous matrix."""
-    made = context.make_array(kind)(context, builder, array)
-    index = builder.add(builder.mul(row, builder.extract_value(made.shape, 1)), column)
-    return builder.bitcast(builder.gep(made.data, [index]), vector.as_pointer())
+    matrix = context.make_array(kind)(context, builder, array)
+    index = builder.add(builder.mul(row, builder.extract_value(matrix.shape, 1)), column)
+    return builder.bitcast(builder.gep(matrix.data, [index]), vector.as_pointer())
 
 
 @intrinsic
@@ -129,8 +129,8 @@ def _any_nan(typing, vector):
     """Whether one of the numbers is NaN."""
 
     def code(context, builder, signature, args):
-        found = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), ir.IntType(vector.lanes))
-        return builder.icmp_unsigned("!=", found, ir.Constant(found.type, 0))
+        bits = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), ir.IntType(vector.lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     return types.boolean(vector), code
 
@@ -291,20 +291,7 @@ def add_gram(x, width, gram):
 
 
 def load(accumulate: np.dtype, bf16: bool) -> None:
-    """Load what is compiled, which its first call does otherwise; for elements in bf16, or numbers."""
+    """Load what is compiled, which its first call does more slowly; for snapshots in bf16, or as numbers."""
     none, bits = np.empty((1, 0), accumulate), np.empty((1, 0), np.uint16)
-    _blend(bits if bf16 else none, none, none, bits, np.empty((0, 1, 0), accumulate), 0, 0)
-    add_gram(none, 0, np.zeros((1, 1)))
-
-
-def start_without_blas() -> None:
-    """Start numba without scipy's BLAS, which takes a quarter of a second to import and which nothing here uses; for
-    programs that are ours alone."""
-    hidden = "scipy.linalg" not in sys.modules
-    if hidden:
-        sys.modules["scipy.linalg"] = None
-    try:
-        add_gram(np.empty((1, 0), np.float32), 0, np.zeros((1, 1)))
-    finally:
-        if hidden:
-            del sys.modules["scipy.linalg"]
+    cached.load(_blend, bits if bf16 else none, none, none, bits, np.empty((0, 1, 0), accumulate), 0, 0)
+    cached.load(add_gram, none, 0, np.zeros((1, 1)))

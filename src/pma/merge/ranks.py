@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Group:
-    """One process of `size`; this class is the one that is alone."""
+    """The processes of a merge, seen from one of them; this class is a process that is alone."""
 
     rank, size = 0, 1
 
@@ -19,15 +19,15 @@ class Group:
         return self.rank == 0
 
     def share(self, value: Any) -> Any:
-        """The first process's value, in all of them."""
+        """Return the first process's value, in all of them."""
         return value
 
     def gather(self, part: dict) -> dict:
-        """All parts together, in the first process; elsewhere only one's own."""
+        """Return all parts together in the first process, and elsewhere the process's own."""
         return part
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have come here."""
 
 
 class _Torchrun(Group):
@@ -38,14 +38,14 @@ class _Torchrun(Group):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def share(self, value: Any) -> Any:
-        held = [value]
-        self._dist.broadcast_object_list(held, src=0)
-        return held[0]
+        values = [value]
+        self._dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def gather(self, part: dict) -> dict:
-        parts = [None] * self.size if self.first else None
+        parts: list[Any] | None = [None] * self.size if self.first else None
         self._dist.gather_object(part, parts, dst=0)
-        return part if parts is None else {k: v for one in parts for k, v in one.items()}
+        return part if parts is None else {key: value for other in parts for key, value in other.items()}
 
     def wait(self) -> None:
         self._dist.barrier()

@@ -47,10 +47,12 @@ def explicit(weights: Sequence[float], n: int) -> list[float]:
     """Weights as given, for `n` snapshots.
 
     Raises:
-        ValueError: when their number is not `n`.
+        ValueError: when they are not `n` finite numbers.
     """
     if len(weights) != n:
         raise ValueError(f"weights: {len(weights)} given for {n} snapshots; give one for each, oldest first")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise ValueError(f"weights {list(weights)}: not all are finite; give a number for each snapshot")
     return [float(weight) for weight in weights]
 
 
@@ -63,8 +65,10 @@ def decay(shape: Callable[[float], float], tokens: Sequence[float]) -> list[floa
             end one mean interval after the last, so that an even spacing gives linear decay the weights of SMA.
 
     Raises:
-        ValueError: when the positions do not ascend, or the shape rises.
+        ValueError: when the positions are not finite or do not ascend, or the shape rises.
     """
+    if not all(math.isfinite(position) for position in tokens):
+        raise ValueError(f"positions {list(tokens)}: not all are finite; give tokens or steps in ascending order")
     steps = [b - a for a, b in zip(tokens, tokens[1:], strict=False)]
     if any(step <= 0 for step in steps):
         raise ValueError(f"positions {list(tokens)}: give them in ascending order, each once")
@@ -98,7 +102,7 @@ def method_weights(
         raise ValueError(f"n={n}: give at least 1 snapshot")
     if (alpha is not None) != (method == "ema"):
         raise ValueError(f"method={method} alpha={alpha}: alpha goes with method=ema, and only with it (alpha=0.2)")
-    if method == "ema":
+    if alpha is not None:
         return ema(n, alpha)
     if method in SHAPES:
         return decay(SHAPES[method], range(n) if tokens is None else tokens)

@@ -22,10 +22,10 @@ _ASSETS = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 
 def assets(source: Source, folder: Path | None) -> list[Path]:
     """Config, generation config, tokenizer, code and licence that go with a model: of `folder`, or of the source."""
-    found = sorted(path for path in (folder or source.folder).iterdir() if path.is_file())
+    files = sorted(path for path in (folder or source.folder).iterdir() if path.is_file())
     return [
         path
-        for path in found
+        for path in files
         if path.name not in _NOT_ASSETS
         and not path.name.endswith(".index.json")
         and (path.suffix in _ASSETS or path.name.upper().startswith(("LICENSE", "NOTICE")))
@@ -79,7 +79,7 @@ class SafetensorsWriter:
         self._itemsize = {name: SIZES[info.dtype] for name, info in tensors.items()}
 
     def _lay_out(self, path: Path, names: list[str], tensors: Mapping[str, TensorInfo], create: bool) -> None:
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # older readers want to be told
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # older readers need it
         at = 0
         for name in names:
             info = tensors[name]

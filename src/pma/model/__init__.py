@@ -1,1 +1,1 @@
-"""Dense and MoE language models, and the training loss."""
+"""Dense and MoE language models: built and loaded, counted, and their training loss."""

@@ -1,4 +1,4 @@
-"""Memory of training by formulas, from a model's shapes alone; tests/test_plan.py holds them against measurement."""
+"""Memory of training by formulas, from a model's shapes alone; tests/plan/test_plan_memory.py measures the same."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch.distributed.fsdp import fully_shard
 
 from pma.config import ModelConfig
 from pma.model.build import build_meta
+from pma.model.loss import LOGITS_AT_ONCE_CPU, LOGITS_AT_ONCE_GPU
 
-_LOGITS_AT_ONCE = {True: 2**28, False: 2**19}  # of pma.model._LinearCrossEntropy, on a GPU and on a CPU
+_LOGITS_AT_ONCE = {True: LOGITS_AT_ONCE_GPU, False: LOGITS_AT_ONCE_CPU}
 
 
 @dataclass(frozen=True)
@@ -141,5 +142,5 @@ def shard_bytes(m: ModelConfig, gpus: int) -> int:
 
 def check_shards(m: ModelConfig, s: Sizes, gpus: int) -> None:
     """Hold `Sizes.share`, which the plan counts with, against FSDP2's own sharding, to 10%."""
-    found, counted = shard_bytes(m, gpus), 4 * s.share(gpus)
-    assert abs(found - counted) <= 0.1 * counted, f"{m.name} on {gpus} GPUs: {found} bytes a GPU, counted {counted}"
+    sharded, counted = shard_bytes(m, gpus), 4 * s.share(gpus)
+    assert abs(sharded - counted) <= 0.1 * counted, f"{m.name} on {gpus} GPUs: {sharded} bytes a GPU, counted {counted}"

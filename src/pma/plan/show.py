@@ -1,4 +1,4 @@
-"""How a plan of pma.plan is shown: Markdown tables, a picture, a section of docs/scale.md."""
+"""Show a plan: as Markdown tables, as a picture, and in a section of a document."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 from omegaconf import DictConfig
 
 from pma.files import write_text
+from pma.plan.experiments import ExperimentPlan, scored_tokens
+from pma.plan.job import overrides
 from pma.plan.memory import Memory
-from pma.plan.runs import GPU_SCALES, RECOMPUTATION, ExperimentPlan, RunPlan, scored_tokens
+from pma.plan.runs import GPU_SCALES, RECOMPUTATION, RunPlan
+
+matplotlib.use("Agg")  # draws to files, without a display
 
 BEGIN, END = "<!-- plan:begin -->", "<!-- plan:end -->"
 
@@ -68,7 +74,7 @@ def _memory_table(runs: list[RunPlan]) -> str:
     return table(columns, rows)
 
 
-def _experiment_table(job: DictConfig, found: list[ExperimentPlan]) -> str:
+def _experiment_table(job: DictConfig, experiments: list[ExperimentPlan]) -> str:
     unit = "GPU" if job.scale in GPU_SCALES else "thread"
     columns = {"experiment": "", "runs new here": "", "models merged": ",", "merging, hours": _time(job)}
     summed = {f"training, {unit}-hours": _time(job), f"scoring, {unit}-hours": _time(job), "USD": ",.0f"}
@@ -77,7 +83,7 @@ def _experiment_table(job: DictConfig, found: list[ExperimentPlan]) -> str:
             *(e.experiment, ", ".join(e.runs), e.merges, e.merge_hours, e.training, e.scoring),
             *((e.training + e.scoring) * _price(job), e.alone),
         ]
-        for e in found
+        for e in experiments
     ]
     columns |= summed | {f"alone, {unit}-hours": _time(job)}
     return table(columns, rows, ("models merged", "merging, hours", *summed))
@@ -89,11 +95,11 @@ def _assumptions(job: DictConfig) -> str:
     scoring = f"Scoring: {scored_tokens(job):,} tokens a merge ({source}), forward passes only"
     merging = (
         f"Merging: {job.merge_rate * job.merge_cores / 1e9:.3g} GB of snapshots a second on {job.merge_cores} cores of "
-        f"the host, measured from the page cache (src/pma/merge/engine.py); slower where storage is."
+        f"the host, measured from the page cache (src/pma/merge/options.py); slower where storage is."
     )
     if job.scale not in GPU_SCALES:
         return (
-            f"Hours: one thread a run, by the rates fitted in pma.reproduce.training_seconds. {scoring}, at the same "
+            f"Hours: one thread a run, by the rates fitted in src/pma/reproduce/cost.py. {scoring}, at the same "
             f"rates. {merging} Memory is that of the runs' formulas in fp32."
         )
     rule = (
@@ -130,18 +136,13 @@ def text(job: DictConfig, runs: list[RunPlan], experiments: list[ExperimentPlan]
         )
     shared = "What several experiments share counts in the first of them; the last column is what one takes alone."
     device = "GPU" if gpu else "process"
-    peaks = f"Memory of one {device}, GB, by part (formulas: src/pma/memory.py):"
+    peaks = f"Memory of one {device}, GB, by part (formulas: src/pma/plan/memory.py):"
     parts = [total, _assumptions(job), _run_table(job, runs), peaks, _memory_table(runs), shared]
     return "\n\n".join([*parts, _experiment_table(job, experiments)])
 
 
 def draw(job: DictConfig, runs: list[RunPlan], path: Path) -> None:
     """GPU-hours by run, and memory of a GPU by part, as an SVG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     style = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "plan"}
     with plt.rc_context(style):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 6), layout="constrained")
@@ -170,11 +171,26 @@ def draw(job: DictConfig, runs: list[RunPlan], path: Path) -> None:
     write_text(path, image.getvalue())
 
 
-def write_docs(path: Path, plan: str) -> None:
-    """Put the plan between the markers of a Markdown file, which is made, or gets a section, where they are missing.
+def write(job: DictConfig, runs: list[RunPlan], experiments: list[ExperimentPlan], folder: Path) -> tuple[Path, Path]:
+    """Write the plan into the section of `folder`/scale.md, and its picture; return both paths.
+
+    The section names the command that wrote it, with what it changed of the defaults.
+    """
+    document, picture = folder / "scale.md", folder / "plan.svg"
+    changed = overrides(job)
+    command = f"python -m pma.plan {changed} docs={job.docs}" if changed else "make plan SCALE=paper"
+    draw(job, runs, picture)
+    image = f"![GPU-hours by run and memory of one GPU by part]({picture.name})"
+    wrote = f"`{command}` wrote what follows; nothing of it has been run."
+    write_section(document, f"{wrote}\n\n{text(job, runs, experiments)}\n\n{image}")
+    return document, picture
+
+
+def write_section(path: Path, plan: str) -> None:
+    """Put the plan between the markers of a Markdown file; add the file, or a section, where they are missing.
 
     Raises:
-        ValueError: when there is only one of the markers.
+        ValueError: when only one of the markers is there.
     """
     old = path.read_text(encoding="utf-8") if path.exists() else "# Past one machine\n"
     if (BEGIN in old) != (END in old):

@@ -14,12 +14,13 @@ from pma.reproduce.job import ReproduceJob
 
 def main(job: DictConfig) -> None:
     """Entry point of `python -m pma.reproduce`."""
-    from pma.reproduce.experiment import reproduce
+    from pma.reproduce.command import reproduce
 
     folders = reproduce(job)
-    if not job.dry_run:
-        names = " ".join(folder.name for folder in folders) if job.experiment.includes == [] else ""
-        print(f"next: python analysis/draw.py --scale {job.scale.name} {names}".rstrip(), flush=True)
+    if folders and not job.dry_run:
+        names = "" if job.experiment.includes else f" {folders[0].name}"
+        elsewhere = "" if job.runs_dir == ReproduceJob().runs_dir else f" --runs-dir {job.runs_dir}"
+        print(f"next: python analysis/draw.py --scale {job.scale.name}{elsewhere}{names}", flush=True)
 
 
 def command() -> None:

@@ -9,6 +9,12 @@ from omegaconf import MISSING
 
 from pma.config import ScaleConfig, TrackingConfig
 
+METHODS = ("last", "sma", "wma", "ema")
+SUITES = ("proxy", "instruct", "paper")
+MEASUREMENTS = ("landscape", "curvature")
+GRID_POINTS = 8  # along an axis of a landscape's plane; even, so that none of them is the merged model itself
+HELDOUT_SEQUENCES = 32  # of held-out text, as many tokens each as a training sequence, for losses and derivatives
+
 
 @dataclass
 class RecipeConfig:
@@ -54,7 +60,8 @@ class ExperimentConfig:
     claims: list[str] = field(default_factory=list)  # those it decides
     parts: list[PartConfig] = field(default_factory=list)
     measurements: list[MeasurementConfig] = field(default_factory=list)
-    includes: list[str] = field(default_factory=list)  # instead of all that: other experiments
+    includes: list[str] = field(default_factory=list)  # instead of all that: other experiments; "*": every one
+    after: str | None = None  # place among all experiments; null: figures, tables, then others by name
 
 
 @dataclass

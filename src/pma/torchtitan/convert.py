@@ -14,7 +14,6 @@ from pma.config import ModelConfig
 from pma.files import MANIFEST, hash_files, publish_folder, write_json
 from pma.merge import Options
 from pma.merge.formats import SIZES, Source, TensorInfo, iterate_spans, open_source
-from pma.merge.stream import SPAN
 from pma.merge.write import WEIGHTS, SafetensorsWriter
 from pma.snapshot import content_of
 from pma.torchtitan import ENGINE
@@ -93,7 +92,7 @@ def _write_tensors(source: Source, names: TensorNames, folder: Path) -> str:
         for name, (_, targets) in names.items():
             for i, target in enumerate(targets):
                 info = infos[target]
-                for start, count in iterate_spans(info, SPAN):
+                for start, count in iterate_spans(info):
                     values = np.empty(count * SIZES[info.dtype], np.uint8)
                     source.read(name, i * info.count + start, values)
                     writer.write(target, start, values)

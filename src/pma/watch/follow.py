@@ -50,7 +50,7 @@ class Watch:
             raise ValueError("recipes: give at least one, as recipes=[{method: sma, n: 10}]")
         if job.keep < 0 or job.poll <= 0 or job.tokens_per_step < 1:
             raise ValueError("keep, poll, tokens_per_step: give at least 0, more than 0 seconds, and at least 1")
-        self.options = Options(dtype=job.dtype, threads=job.threads, assets=job.assets and Path(job.assets))
+        self.options = Options(dtype=job.dtype, threads=job.threads, assets=job.assets)
         self.options.check()
         self.policy = Policy(suspicious=job.suspicious)
         self.policy.check()

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -57,7 +56,7 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _cross_entropy(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    # Not pma.model.loss: that takes its gradient at once and has no second one. Nor has fused attention.
+    # Not pma.model.loss.loss: that takes its gradient at once and has no second one. Nor has fused attention.
     with sdpa_kernel(SDPBackend.MATH):
         hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
     return F.cross_entropy(F.linear(hidden, model.lm_head.weight).flatten(0, 1).float(), tokens[:, 1:].flatten())
@@ -110,26 +109,3 @@ def measure(
     rows = [("gradient", i, 0, value) for i, value in enumerate(gradient.tolist(), 1)]
     rows += [("hessian", i, j, v) for i, row in enumerate(hessian.tolist(), 1) for j, v in enumerate(row, 1)]
     return pd.DataFrame(rows, columns=["term", "i", "j", "value"]), losses
-
-
-def inequality(terms: pd.DataFrame, losses: dict[str, float]) -> dict[str, float]:
-    """Eq. 15 and what it predicts, from the results of `measure`.
-
-    Returns:
-        cross: the left side, sum_{i != j} d_i'H d_j; bound: the right side, (k - 1) sum_i d_i'H d_i.
-        predicted_gain: (bound - cross) / (2 k^2); measured_gain: mean_i L(theta_i) - L(merged); nats a token.
-        negative_curvature: the share of negative eigenvalues, by size, of e_i'H e_j (e_i = theta_i - their mean); 0,
-        up to rounding, when H is positive semi-definite along the snapshots, so that the inequality cannot but hold.
-    """
-    matrix = terms[terms["term"] == "hessian"].pivot(index="i", columns="j", values="value").to_numpy()
-    k = len(matrix)
-    cross, bound = matrix.sum() - matrix.trace(), (k - 1) * matrix.trace()
-    centring = np.eye(k) - 1 / k
-    eigenvalues = np.linalg.eigvalsh(centring @ (matrix + matrix.T) / 2 @ centring)
-    return {
-        "cross": float(cross),
-        "bound": float(bound),
-        "predicted_gain": float((bound - cross) / (2 * k**2)),
-        "measured_gain": float(np.mean([losses[f"snapshot_{i}"] for i in range(1, k + 1)]) - losses["merged"]),
-        "negative_curvature": float(np.abs(eigenvalues[eigenvalues < 0]).sum() / np.abs(eigenvalues).sum()),
-    }

@@ -1,0 +1,205 @@
+"""A described panel as an interactive chart for the page (Bokeh), and as a table with the same values."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib
+import numpy as np
+from bokeh.embed import json_item
+from bokeh.models import BasicTickFormatter, ColumnDataSource, FixedTicker, HoverTool, Range1d, Span, Whisker
+from bokeh.plotting import figure as bokeh_figure
+from formats import quantity
+from matplotlib.colors import to_hex
+from matplotlib.ticker import MaxNLocator
+
+from drawing.description import INK as BLACK
+from drawing.description import Bars, Cells, Contour, Line, Panel, Table
+
+INK, GRID = "#1f2328", "#d5d9de"  # page.js puts others in their place in dark mode
+_DASHES = {"-": "solid", "--": "dashed"}
+_MARKERS = {"o": "circle", "s": "square", "^": "triangle", "v": "inverted_triangle", "*": "star", "X": "diamond"}
+_NUMBER = "{0.[0000]}"
+_TABLE_ROWS = 40  # of one series, at most
+
+Limits = tuple[float, float]
+
+
+def limits(panel: Panel) -> tuple[Limits, Limits]:
+    """Lowest and highest x and y that a chart shows."""
+    first = panel.series[0]
+    if isinstance(first, Cells):
+        count = len(first.values)
+        return (0.5, count + 0.5), (count + 0.5, 0.5)
+    if isinstance(first, Contour):
+        return (first.x.min(), first.x.max()), (first.y.min(), first.y.max())
+    drawn = [series for series in panel.series if isinstance(series, Line | Bars)]
+    x = np.concatenate([series.x for series in drawn])
+    y = np.concatenate([np.atleast_1d(series.y + side * _error(series)) for series in drawn for side in (-1, 1)])
+    y = np.append(y, [level.y for level in panel.levels])
+    low, high = _padded(y)
+    given = panel.ylim
+    across = (-0.6, len(panel.xticks) - 0.4) if isinstance(first, Bars) else _padded(x, bool(panel.log_base))
+    return across, (low if given[0] is None else given[0], high if given[1] is None else given[1])
+
+
+def _error(series: Line | Bars) -> np.ndarray:
+    return np.zeros(len(series.y)) if series.error is None else np.nan_to_num(series.error)
+
+
+def _padded(values: np.ndarray, logarithmic: bool = False) -> Limits:
+    values = values[np.isfinite(values)]
+    if logarithmic:
+        low, high = _padded(np.log(values))
+        return float(np.exp(low)), float(np.exp(high))
+    low, high = float(values.min()), float(values.max())
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def chart(panel: Panel) -> dict[str, Any]:
+    """A Bokeh chart of a panel, JSON-ready, for Bokeh.embed.embed_item in the page."""
+    across, upright = limits(panel)
+    plot = bokeh_figure(
+        height=260,
+        sizing_mode="stretch_width",
+        x_axis_type="log" if panel.log_base else "linear",
+        x_range=Range1d(*across),
+        y_range=Range1d(*upright),
+        tools="",
+        toolbar_location=None,
+        output_backend="canvas",
+    )
+    for level in panel.levels:
+        dash, color = _DASHES[level.dash], _ink(level.color, panel)
+        plot.add_layout(Span(location=level.y, dimension="width", line_color=color, line_width=1, line_dash=dash))
+    for series in panel.series:
+        if isinstance(series, Line):
+            _line(plot, panel, series)
+        elif isinstance(series, Bars):
+            _bars(plot, panel, series, upright)
+        elif isinstance(series, Contour):
+            _contour(plot, series)
+        else:
+            _cells(plot, series)
+    _axes(plot, panel, across)
+    return json_item(plot)
+
+
+def _ink(color: str, panel: Panel) -> str:
+    # What is black follows the page's colour scheme, but not on a contour, whose colours are the same in both.
+    on_contour = isinstance(panel.series[0], Contour)
+    return INK if color == BLACK and not on_contour else color
+
+
+def _axes(plot: Any, panel: Panel, across: Limits) -> None:
+    ticks = dict(panel.xticks)
+    if panel.tokens:
+        places = MaxNLocator(4).tick_values(*across)
+        ticks = {float(at): quantity(at) for at in places if across[0] <= at <= across[1]}
+    if ticks:
+        plot.xaxis[0].ticker = FixedTicker(ticks=list(ticks))
+        plot.xaxis[0].major_label_overrides = ticks
+    plot.yaxis[0].formatter = BasicTickFormatter(use_scientific=False)
+    for axis, label in ((plot.xaxis[0], panel.xlabel), (plot.yaxis[0], ", ".join(panel.ylabel.splitlines()))):
+        axis.axis_label = textwrap.fill(label, 38)
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_font_size = axis.major_label_text_font_size = "11px"
+        axis.axis_label_text_color = axis.major_label_text_color = INK
+        axis.axis_line_color = axis.major_tick_line_color = GRID
+        axis.minor_tick_line_color = None
+    plot.grid.grid_line_color = GRID
+    plot.grid.grid_line_alpha = 0.6
+    plot.xgrid.visible = not any(isinstance(series, Bars) for series in panel.series)
+    plot.background_fill_color = plot.border_fill_color = plot.outline_line_color = None
+
+
+def _hover(plot: Any, renderer: Any, *lines: str) -> None:
+    plot.add_tools(HoverTool(renderers=[renderer], tooltips="<br>".join(lines), mode="mouse", visible=False))
+
+
+def _with_error(plot: Any, source: ColumnDataSource, series: Line | Bars) -> str:
+    """Add error bars, if there are any; the hover text of y."""
+    if series.error is None:
+        return f"@y{_NUMBER}"
+    for name, values in (("low", series.y - series.error), ("high", series.y + series.error), ("error", series.error)):
+        source.data[name] = values
+    whisker = Whisker(source=source, base="x", upper="high", lower="low", line_color=INK, level="overlay")
+    whisker.upper_head.size = whisker.lower_head.size = 5
+    whisker.upper_head.line_color = whisker.lower_head.line_color = INK
+    plot.add_layout(whisker)
+    return f"@y{_NUMBER} \u00b1 @error{_NUMBER}"
+
+
+def _line(plot: Any, panel: Panel, line: Line) -> None:
+    source = ColumnDataSource({"x": line.x, "y": line.y})
+    if line.dash and len(line.x) > 1:
+        width, dash = max(0.8, 1.2 * line.width), _DASHES[line.dash]
+        drawn = plot.line(
+            "x", "y", color=_ink(line.color, panel), width=width, dash=dash, alpha=line.alpha, source=source
+        )
+    if line.marker:
+        look = {"fill_color": line.fill or line.color, "line_color": _ink(line.edge or line.color, panel)}
+        drawn = plot.scatter("x", "y", marker=_MARKERS[line.marker], size=1.5 * line.size, source=source, **look)
+    value = _with_error(plot, source, line)
+    _hover(plot, drawn, f"<b>{html.escape(line.label)}</b>", "@x{0,0.[0000]}", value)
+
+
+def _bars(plot: Any, panel: Panel, bars: Bars, upright: Limits) -> None:
+    source = ColumnDataSource({"x": bars.x, "y": bars.y, "group": [group_at(panel, x) for x in bars.x]})
+    bottom = max(upright[0], 0.0)
+    drawn = plot.vbar(x="x", top="y", bottom=bottom, width=bars.width, color=bars.color, source=source)
+    _hover(plot, drawn, f"<b>{html.escape(bars.label)}</b>", "@group", _with_error(plot, source, bars))
+
+
+def _contour(plot: Any, contour: Contour) -> None:
+    colors = matplotlib.colormaps[contour.colors]
+    fill = [to_hex(colors(share)) for share in np.linspace(0, 1, len(contour.levels) - 1)]
+    grid = contour.x, contour.y, contour.values
+    drawn = plot.contour(*grid, levels=contour.levels.tolist(), fill_color=fill, line_color="white", line_width=0.5)
+    bar = drawn.construct_color_bar(width=10, major_label_text_color=INK, background_fill_color=None)
+    plot.add_layout(bar, "right")
+
+
+def _cells(plot: Any, cells: Cells) -> None:
+    colors, limit = matplotlib.colormaps[cells.colors], np.abs(cells.values).max()
+    row, column = (index.ravel() + 1 for index in np.indices(cells.values.shape))
+    shown = cells.values.ravel()
+    fill = [to_hex(colors(0.5 + 0.5 * value / limit)) for value in shown]
+    source = ColumnDataSource({"x": column, "y": row, "value": shown, "color": fill})
+    drawn = plot.rect("x", "y", 1, 1, color="color", line_color=None, source=source)
+    _hover(plot, drawn, "row @y, column @x", f"@value{_NUMBER}")
+
+
+def group_at(panel: Panel, x: float) -> str:
+    """Name of the group of bars that stands at x."""
+    nearest = min(panel.xticks, key=lambda tick: abs(tick - x))
+    return " ".join(panel.xticks[nearest].split())
+
+
+def rows(content: Panel | Table) -> list[list[str]]:
+    """The values of a panel as a table, its head first. Long curves give 40 points, contours none."""
+    if isinstance(content, Table):
+        return [["", *content.head], *map(list, content.rows)]
+    if isinstance(content.series[0], Cells):
+        matrix = content.series[0].values
+        cells = [["", str(j + 1), str(i + 1), f"{matrix[i, j]:.4g}"] for i, j in np.ndindex(matrix.shape)]
+        return [["", "column", "row", "value"], *cells]
+    table = [["series", content.xlabel or "x", " ".join(content.ylabel.split()) or "y", "\u00b1"]]
+    for series in content.series:
+        if not isinstance(series, Line | Bars):
+            continue
+        for i in np.unique(np.linspace(0, len(series.x) - 1, min(len(series.x), _TABLE_ROWS)).astype(int)):
+            error = _error(series)[i] if series.error is not None and np.isfinite(series.error[i]) else None
+            at = group_at(content, series.x[i]) if isinstance(series, Bars) else f"{series.x[i]:,.6g}"
+            table.append([series.label, at, f"{series.y[i]:.5g}", "" if error is None else f"{error:.4g}"])
+    return table
+
+
+def legend(panels: Iterable[Panel]) -> dict[str, str]:
+    """Colours of the named lines and bars of some panels."""
+    drawn = [series for panel in panels for series in (*panel.series, *panel.levels)]
+    return {s.label: s.color for s in drawn if not isinstance(s, Contour | Cells) and s.label}

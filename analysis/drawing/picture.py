@@ -1,0 +1,170 @@
+"""A described figure as a picture: OUT/NAME.png and .pdf, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from formats import quantity
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from style import MATPLOTLIB
+
+from drawing.description import Bars, Block, Cells, Contour, Figure, Line, Panel, Table
+from pma.files import write_text
+
+_LETTERS_PER_INCH = 17.5  # of captions and legends
+_MANY_COLUMNS = 8  # their names need a smaller font
+_ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0, "columnspacing": 1.4}
+
+
+def save(figure: Figure, out: Path, name: str) -> None:
+    """Publish a figure as OUT/NAME.png and .pdf, and its further files beside them."""
+    out.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(MATPLOTLIB):
+        canvas = draw(figure)
+        for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", None)):
+            aside = out / f".{name}.partial{suffix}"
+            canvas.savefig(aside, dpi=160, bbox_inches="tight", metadata=metadata)
+            os.replace(aside, out / f"{name}{suffix}")
+    plt.close(canvas)
+    for file_name, text in figure.texts.items():
+        write_text(out / file_name, text)
+    print(f"{name}: {out / f'{name}.png'} and .pdf")
+
+
+def draw(figure: Figure) -> Canvas:
+    """The matplotlib figure: title and legend over the panels, the caption under them."""
+    canvas = plt.figure(figsize=figure.size)
+    if len(figure.blocks) == 1:
+        _block(canvas, canvas, figure.blocks[0])
+    else:
+        heights = [len(block.rows) for block in figure.blocks]
+        parts = canvas.subfigures(len(figure.blocks), 1, height_ratios=heights)
+        for part, block in zip(parts, figure.blocks, strict=True):
+            _block(canvas, part, block)
+    if figure.xlabel:
+        canvas.supxlabel(figure.xlabel, fontsize=8.5)
+    labels = [text.get_text() for legend in canvas.legends for text in legend.get_texts()]
+    rows = math.ceil(len(labels) / _legend_columns(labels, figure.size[0])) if labels else 0
+    canvas.text(0.01, 1 + (0.05 + 0.25 * rows) / figure.size[1], figure.title, fontsize=10.5, va="bottom")
+    caption = textwrap.fill(figure.caption, round(_LETTERS_PER_INCH * figure.size[0]))
+    canvas.text(0.01, -0.01, caption, fontsize=7.5, va="top")
+    return canvas
+
+
+def _block(canvas: Canvas, part: Canvas | SubFigure, block: Block) -> None:
+    columns = max(map(len, block.rows))
+    grid = part.add_gridspec(len(block.rows), columns, height_ratios=block.heights or None)
+    axes = []
+    for i, row in enumerate(block.rows):
+        for j, content in enumerate(row):
+            ax = part.add_subplot(grid[i, :] if len(row) == 1 else grid[i, j])
+            if isinstance(content, Table):
+                _table(ax, content)
+            else:
+                _panel(ax, content)
+                axes.append(ax)
+    handles, labels = axes[0].get_legend_handles_labels() if axes else ([], [])
+    if block.heading:
+        part.suptitle(block.heading, fontsize=9.5, x=0.02, ha="left", fontweight="bold")
+        part.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    elif block.legend and labels:
+        canvas.legend(handles, labels, ncols=_legend_columns(labels, canvas.get_figwidth()), **_ABOVE)
+
+
+def _legend_columns(labels: list[str], inches: float) -> int:
+    """How many labels fit side by side; the sign before each takes as much as six letters."""
+    letters = _LETTERS_PER_INCH * inches
+    return min(len(labels), max(1, int(letters // (6 + max(map(len, labels))))))
+
+
+def _panel(ax: Axes, panel: Panel) -> None:
+    for series in panel.series:
+        if isinstance(series, Line):
+            _line(ax, series)
+        elif isinstance(series, Bars):
+            _bars(ax, series)
+        elif isinstance(series, Contour):
+            _contour(ax, series)
+        else:
+            _cells(ax, series)
+    for level in panel.levels:
+        ax.axhline(level.y, color=level.color, ls=level.dash, lw=level.width, label=level.label or None)
+    ax.set_title(panel.title)
+    ax.set_xlabel(panel.xlabel)
+    ax.set_ylabel(panel.ylabel)
+    ax.set_ylim(*panel.ylim)
+    if panel.log_base:
+        ax.set_xscale("log", base=panel.log_base)
+        ax.minorticks_off()
+    if panel.xticks:
+        ax.set_xticks(list(panel.xticks), list(panel.xticks.values()), fontsize=7.2)
+    if panel.tokens:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    if panel.legend:
+        ax.legend(loc=panel.legend, fontsize=7.5)
+
+
+def _line(ax: Axes, line: Line) -> None:
+    look: dict[str, Any] = {"ls": line.dash or "none", "lw": line.width, "marker": line.marker or None}
+    look |= {"ms": line.size, "alpha": line.alpha, "color": line.color, "mfc": line.fill or line.color}
+    if line.edge:
+        look |= {"mec": line.edge, "mew": 0.8, "zorder": 4, "clip_on": False}
+    if line.error is None:
+        ax.plot(line.x, line.y, label=line.label, **look)
+    else:
+        ax.errorbar(line.x, line.y, yerr=line.error, elinewidth=0.8, label=line.label, **look)
+
+
+def _bars(ax: Axes, bars: Bars) -> None:
+    error = np.zeros(len(bars.y)) if bars.error is None else bars.error
+    whiskers = {"yerr": bars.error, "error_kw": {"lw": 0.8}} if bars.error is not None else {}
+    ax.bar(bars.x, bars.y, bars.width, color=bars.color, label=bars.label, **whiskers)
+    style = {"ha": "center", "fontsize": 6.5 if bars.upright else 8, "rotation": 90 if bars.upright else 0}
+    for x, y, up in zip(bars.x, bars.y, error, strict=True):
+        if np.isfinite(y):
+            end, shift, align = (y - up, -3, "top") if y < 0 else (y + up, 3, "bottom")
+            place = {"xytext": (0, shift), "textcoords": "offset points", "va": align}
+            ax.annotate(format(y, bars.number), (x, end), **place, **style)
+
+
+def _contour(ax: Axes, contour: Contour) -> None:
+    grid = contour.x, contour.y, contour.values
+    filled = ax.contourf(*grid, levels=contour.levels, cmap=contour.colors)
+    ax.contour(*grid, levels=contour.levels, colors="white", linewidths=0.3)
+    ax.figure.colorbar(filled, ax=ax, label=contour.label, format=ScalarFormatter(useOffset=False))
+
+
+def _cells(ax: Axes, cells: Cells) -> None:
+    count, limit = len(cells.values), np.abs(cells.values).max()
+    extent = (0.5, count + 0.5, count + 0.5, 0.5)
+    image = ax.imshow(cells.values, cmap=cells.colors, vmin=-limit, vmax=limit, extent=extent, aspect="auto")
+    ax.figure.colorbar(image, ax=ax, orientation="horizontal", aspect=30)
+
+
+def _table(ax: Axes, content: Table) -> None:
+    ax.axis("off")
+    ax.set_title(content.title, fontsize=7.5 if content.of_paper and not content.left else 9)
+    names, cells = [row[0] for row in content.rows], [row[1:] for row in content.rows]
+    place = {"bbox": (content.left, 0, 1 - content.left, 1)} if content.left else {"loc": "center", "cellLoc": "center"}
+    table = ax.table(cells, rowLabels=names, colLabels=content.head, **place)
+    table.auto_set_font_size(False)
+    for (row, column), cell in table.get_celld().items():
+        if content.left:
+            cell.set_linewidth(0.4)
+        many = len(content.head) >= _MANY_COLUMNS
+        cell.set_fontsize(6.3 if row == 0 and many else content.size)
+        if (row - 1, column) in content.bold:
+            cell.set_text_props(fontweight="bold")

@@ -1,0 +1,35 @@
+"""Figure 4: merging methods against the last snapshot at four points of training."""
+
+from __future__ import annotations
+
+import pandas as pd
+import style
+from drawing.captions import measure_text, scores_text
+from drawing.description import Figure, figure
+from drawing.parts import paper_table, value_and_gain_rows
+from drawing.scores import pick, scores
+from formats import quantity
+from records import Study
+
+SETTINGS = {"last": style.GREY, "SMA": style.BLUE, "WMA": style.ORANGE, "EMA(0.1)": style.GREEN, "EMA(0.2)": style.PINK}
+_METHODS = dict(zip(("last", "sma", "wma", "ema_0.1", "ema_0.2"), SETTINGS, strict=True))
+
+
+def describe(study: Study) -> Figure:
+    """Values and gains by method, and the paper's numbers."""
+    table: pd.DataFrame = scores(study, "figure_4")
+    merged = pick(table, method="sma")
+    # Single snapshots elsewhere only serve the signal-to-noise ratio.
+    table = table[table["tokens"].isin(merged["tokens"])].assign(setting=lambda t: t["method"].map(_METHODS))
+    rows = value_and_gain_rows(study, table, SETTINGS)
+    n, interval = merged["n"].iloc[0], merged["interval"].iloc[0]
+    return figure(
+        "Figure 4: merging methods along one run at constant learning rate",
+        [*rows, [paper_table("figure_4", SETTINGS)]],
+        (9, 6.6),
+        f"N = {n} snapshots, V = {quantity(interval)} tokens apart.",
+        scores_text(study, table),
+        measure_text(study, ["average"]),
+        "Axes of values do not start at 0.",
+        heights=(3, 2.4, 1.3),
+    )

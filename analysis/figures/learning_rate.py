@@ -1,0 +1,54 @@
+"""The learning-rate study that the paper leaves open: the gain of merging against the peak learning rate."""
+
+from __future__ import annotations
+
+import pandas as pd
+import style
+from drawing.captions import measure_text, scores_text, sizes, window_text
+from drawing.description import Figure, Panel, figure
+from drawing.parts import ZERO, line
+from drawing.scores import measure, pick, scores
+from formats import quantity, rate
+from records import Study
+
+SMALLEST = "dense_411m"
+
+
+def _column(table: pd.DataFrame, task: str, metric: str, title: str) -> tuple[Panel, Panel]:
+    """The scores of the last and the merged snapshots over the rate, and the gain."""
+    values, gains = [], []
+    points = sorted(table["tokens"].unique())
+    looks = ({"dash": "--", "fill": "white"}, {"dash": "-"})
+    for tokens, look in zip(points, looks, strict=True):
+        here = {"tokens": tokens, "task": task, "metric": metric}
+        last, merged = (pick(table, method=method, **here).sort_values("lr") for method in ("last", "sma"))
+        after = f"after {quantity(tokens)} tokens"
+        values.append(line(last, "lr", "value", f"last snapshot {after}", style.GREY, **look))
+        values.append(line(merged, "lr", "value", f"PMA {after}", style.BLUE, **{"marker": "s", **look}))
+        gains.append(line(merged, "lr", "gain", f"gain {after}", style.BLUE, errors=True, **{"marker": "s", **look}))
+    drawn, ticks = style.METRICS[metric], {float(lr): rate(lr) for lr in sorted(table["lr"].unique())}
+    axis = {"xticks": ticks, "log_base": 10}
+    return (
+        Panel(title, "", drawn.label, tuple(values), **axis),
+        Panel("", "peak learning rate (constant)", drawn.gain, tuple(gains), levels=(ZERO,), **axis),
+    )
+
+
+def describe(study: Study) -> Figure:
+    """Scores of the last and the merged snapshots, and the gain; the average of the axes, and held-out text."""
+    table = scores(study, "learning_rate")
+    table["lr"] = table["run"].map({run: study.config(run)["schedule"]["peak_lr"] for run in table["run"].unique()})
+    average = _column(table, "average", measure(study), "average of the four axes")
+    heldout = _column(table, "heldout", "bits_per_byte", "held-out text")
+    size = sizes(study, [SMALLEST])[SMALLEST].replace("\n", " ")
+    return figure(
+        "Gain of merging against the learning rate",
+        [[average[0], heldout[0]], [average[1], heldout[1]]],
+        (9, 6),
+        f"The smallest dense model, {size}, the same tokens at each rate.",
+        window_text(table),
+        scores_text(study, table),
+        "Drawn for the gain.",
+        measure_text(study),
+        "The upper axes do not start at 0. The paper believes that a higher rate gains more, and measures none of it.",
+    )

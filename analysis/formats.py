@@ -1,0 +1,39 @@
+"""How numbers are written in captions, tables and on the page."""
+
+from __future__ import annotations
+
+import math
+
+
+def quantity(number: float) -> str:
+    """A count with three significant digits and a unit: 4_915_200 is 4.92M."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def millions(tokens: float) -> str:
+    """Tokens in millions, two decimals: 4_915_200 is 4.92M tokens."""
+    return f"{tokens / 1e6:.2f}M tokens"
+
+
+def rate(number: float) -> str:
+    """A learning rate with two significant digits: 0.0004 is 4e-4."""
+    return f"{number:.2g}".replace("e-0", "e-")
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as minutes; a dash where they are not known (NaN)."""
+    return "-" if math.isnan(seconds) else f"{seconds / 60:.1f} min"
+
+
+def hours(seconds: float) -> str:
+    """Seconds as hours."""
+    return f"{seconds / 3600:.1f} hours"
+
+
+def with_interval(estimate: float, low: float, high: float, form: str) -> str:
+    """`estimate [low, high]`, each in the format `form`; without the brackets where there is no interval (NaN)."""
+    texts = [format(number, form) for number in (estimate, low, high)]
+    return texts[0] if math.isnan(low) else f"{texts[0]} [{texts[1]}, {texts[2]}]"

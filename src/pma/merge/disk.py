@@ -1,0 +1,202 @@
+"""Merges published as model folders: room checked, blocks written, provenance added, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pma import __version__
+from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write_json
+from pma.merge import diagnose, ranks, write
+from pma.merge.check import open_sources
+from pma.merge.options import Merge, Options, Policy
+from pma.merge.plan import Plan, plan
+from pma.merge.summary import Seen
+from pma.merge.weights import equivalent_decay
+
+
+@dataclass
+class _Disk:
+    """A file system that merges are written to."""
+
+    place: Path  # an output's nearest folder that is there
+    free: int  # bytes
+    merges: int = 0
+
+
+def _device(place: Path) -> int:
+    return place.stat().st_dev
+
+
+def _disks(merges: Sequence[Merge]) -> list[_Disk]:
+    disks: dict[int, _Disk] = {}
+    for merge in merges:
+        place = merge.output.absolute().parent
+        while not place.exists():
+            place = place.parent
+        disk = disks.setdefault(_device(place), _Disk(place, shutil.disk_usage(place).free))
+        disk.merges += 1
+    return list(disks.values())
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def check_outputs(prepared: Plan, merges: Sequence[Merge]) -> list[str]:
+    """Check that every output is new and has room; return what the merges read, write and need, for people.
+
+    Raises:
+        ValueError: naming the output, or the disk that is too full.
+    """
+    outputs = [merge.output for merge in merges]
+    for output in outputs:
+        if outputs.count(output) > 1:
+            raise ValueError(f"output={output}: named twice; give every merge a folder of its own")
+        if output.exists():
+            raise ValueError(f"output={output}: exists already; give another folder or remove it")
+    infos = prepared.stored().values()
+    size = sum(info.nbytes for info in infos)
+    rooms = []
+    for disk in _disks(merges):
+        # A distributed checkpoint is written as safetensors first; one merge at a time is there twice.
+        written = size * (disk.merges + (1 if prepared.options.format == "dcp" else 0))
+        if written > disk.free:
+            raise ValueError(
+                f"{disk.place}: the merges take {_bytes(written)} and {_bytes(disk.free)} are free there; make room, "
+                f"or store them smaller with dtype=bfloat16"
+            )
+        rooms.append(f"writes {_bytes(written)} below {disk.place} ({_bytes(disk.free)} free)")
+    return [
+        f"{len(infos):,} tensors, {sum(info.count for info in infos):,} parameters; reads "
+        f"{_bytes(prepared.work.input_bytes)}, {', '.join(rooms)}; {_bytes(prepared.work.memory)} for blocks; about "
+        f"{prepared.seconds():.1f} s where the disk keeps up"
+    ]
+
+
+def preview(
+    names: Sequence[str | Path], merges: Sequence[Merge], options: Options, policy: Policy | None = None
+) -> list[str]:
+    """Check all that `merge_all` checks before it reads weights; return the plan for people.
+
+    Raises:
+        ValueError: as `merge_all`.
+    """
+    with open_sources(names, options.prefix) as sources:
+        return check_outputs(plan(sources, [m.weights for m in merges], options, policy or Policy()), merges)
+
+
+def merge_all(
+    names: Sequence[str | Path], merges: Sequence[Merge], options: Options | None = None, policy: Policy | None = None
+) -> list[Path]:
+    """Make any number of merges of the same sources in one pass, and publish each as a model folder.
+
+    Under torchrun the processes share the spans of the tensors; the bytes are the same for any number of them.
+
+    Args:
+        names: checkpoint folders or hub revisions, oldest first; see pma.merge.formats.
+
+    Returns:
+        The folders, each with manifest.json: every source with its content hash and weight, the recipe, the
+        learning-rate decay it is equivalent to, the policy, and the content hash of the output.
+
+    Raises:
+        ValueError: for sources that cannot be averaged, options or weights that do not fit, an output that exists or
+            that another process is writing, snapshots that the policy refuses, a sum that its storage type cannot
+            hold, or a source that is not what its manifest says. Nothing is left under any output's name then.
+        OSError: when the disk is full.
+    """
+    options, policy = options or Options(), policy or Policy()
+    with open_sources(names, options.prefix) as sources, ranks.group() as group, ExitStack() as stack:
+        prepared = plan(sources, [merge.weights for merge in merges], options, policy, processes=True)
+        check_outputs(prepared, merges)
+        asides = None
+        if group.first:
+            asides = [stack.enter_context(publish_folder(merge.output, replace=False)) for merge in merges]
+        asides = group.share(asides)
+        writers = _open_writers(group, asides, prepared, stack)
+        with _progress_bar(prepared, group) as update:
+            result = prepared.run(
+                lambda index, name, start, values: writers[index].write(name, start, values),
+                [f"output={merge.output}" for merge in merges],
+                group,
+                update,
+            )
+        if result is not None:
+            _finish(asides, merges, prepared, *result)
+        group.wait()
+    return [merge.output for merge in merges]
+
+
+def _open_writers(
+    group: ranks.Group, asides: Sequence[Path], prepared: Plan, stack: ExitStack
+) -> list[write.SafetensorsWriter]:
+    def open_all(create: bool) -> list[write.SafetensorsWriter]:
+        writers = []
+        for aside in asides:
+            writers.append(write.SafetensorsWriter(aside, prepared.stored(), prepared.options.shard_size, create))
+            stack.callback(writers[-1].close)
+        return writers
+
+    writers = open_all(True) if group.first else None
+    group.wait()
+    return writers if writers is not None else open_all(False)
+
+
+@contextmanager
+def _progress_bar(prepared: Plan, group: ranks.Group) -> Iterator[Callable[[int], Any]]:
+    """Yield a function that takes bytes read; it draws a bar where a person looks on."""
+    if not (group.first and sys.stderr.isatty()):
+        yield lambda read: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=prepared.work.input_bytes // group.size, unit="B", unit_scale=True, desc="merge") as bar:
+        yield bar.update
+
+
+def _finish(
+    asides: Sequence[Path], merges: Sequence[Merge], prepared: Plan, seen: Seen, warnings: Sequence[str]
+) -> None:
+    """Put beside the weights of each merge what goes with them."""
+    options, sources = prepared.options, prepared.sources
+    paths = write.assets(sources[-1], None if options.assets is None else Path(options.assets))
+    diagnostics = diagnose.diagnostics(seen.grams, seen.counts) if options.diagnose and seen.grams else None
+    for aside, merge, content in zip(asides, merges, seen.sum_hashes, strict=True):
+        if options.format == "dcp":
+            write.to_dcp(aside)
+        write.copy_assets(paths, aside, None if options.dtype == "newest" else options.dtype)
+        if diagnostics is not None:
+            write_json(aside / "diagnostics.json", diagnostics)
+        manifest = _provenance(merge, prepared, seen, warnings)
+        manifest |= {"content": content, "files": hash_files(aside, but=write.WEIGHTS)}
+        write_json(aside / MANIFEST, manifest)
+
+
+def _provenance(merge: Merge, prepared: Plan, seen: Seen, warnings: Sequence[str]) -> dict[str, Any]:
+    options, sources = prepared.options, prepared.sources
+    newest = read_manifest(sources[-1].folder) if (sources[-1].folder / MANIFEST).exists() else {}
+    types = sorted({info.dtype for source in sources for info in source.tensors.values() if info.floating})
+    total = sum(merge.weights)
+    provenance = {
+        "recipe": dict(merge.recipe),
+        "sources": [
+            {"folder": source.name, "content": content, "weight": weight}
+            for source, content, weight in zip(sources, seen.hashes, merge.weights, strict=True)
+            if weight
+        ],
+        "sum_of_weights": total,
+        "equivalent_decay": equivalent_decay([w for w in merge.weights if w]) if total else None,
+        "policy": {**asdict(prepared.policy), "router_biases": list(prepared.router_biases), "source_types": types},
+        "accumulated_in": options.accumulate,
+        "dtype": options.dtype,
+        "format": options.format,
+        "warnings": list(warnings),
+        "version": __version__,
+    }
+    return provenance | ({"corpus": newest["corpus"]} if "corpus" in newest else {})

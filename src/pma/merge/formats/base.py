@@ -1,0 +1,109 @@
+"""What every format gives: tensors by name, their types and shapes, and their bytes from any element on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# Bytes of an element, by safetensors' names.
+FLOATS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
+INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
+SIZES = FLOATS | INTEGERS
+
+SAFETENSORS, TORCH, DCP = "model.safetensors", "pytorch_model.bin", ".metadata"
+SPAN = 2**22  # elements: the unit of work and of hashing, so a change of it changes every content hash
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Type (safetensors' name) and shape of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes."""
+        return self.count * SIZES[self.dtype]
+
+    @property
+    def floating(self) -> bool:
+        """Whether the tensor is averaged."""
+        return self.dtype in FLOATS
+
+
+class Source:
+    """A checkpoint open for reading, from any number of threads.
+
+    Attributes:
+        name: as the user gave it.
+        folder: where it lies.
+        format: safetensors | torch | dcp.
+        tensors: type and shape of each tensor, in the order of the names.
+
+    Raises:
+        ValueError: for types that cannot be averaged, such as fp8.
+    """
+
+    format = ""
+
+    def __init__(self, name: str, folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+        self.name, self.folder = name, folder
+        self.tensors = dict(sorted(tensors.items()))
+        for tensor, info in self.tensors.items():
+            if info.dtype not in SIZES:
+                raise ValueError(
+                    f"{name}: tensor {tensor} has type {info.dtype}, whose values mean nothing without their scales; "
+                    f"convert the model to bfloat16 first"
+                )
+
+    def read(self, name: str, start: int, out: np.ndarray) -> None:
+        """Fill `out` (uint8) with the bytes of a tensor from element `start` on, in row-major order."""
+        raise NotImplementedError
+
+    def files(self) -> list[Path]:
+        """The files that hold the weights; all others of the folder go with the model as they are."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+def iterate_spans(info: TensorInfo) -> Iterator[tuple[int, int]]:
+    """Yield (start, count) of consecutive spans of at most SPAN elements; one empty span for an empty tensor."""
+    for start in range(0, max(info.count, 1), SPAN):
+        yield start, min(SPAN, info.count - start)
+
+
+def shards_of(folder: Path, single: str) -> dict[Path, set[str]]:
+    """Weight files of a folder in Hugging Face layout, with the tensors that the index says they hold.
+
+    Args:
+        single: name of the file that holds all weights, where they are not in shards.
+
+    Raises:
+        ValueError: when the index is damaged or names a file that is missing.
+    """
+    if (folder / single).is_file():
+        return {folder / single: set()}
+    index = folder / f"{single}.index.json"
+    shards: dict[Path, set[str]] = {}
+    try:
+        for tensor, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+            shards.setdefault(folder / Path(file).name, set()).add(tensor)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index}: not readable as an index of shards; fetch it again") from None
+    for path in shards:
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, but {index.name} names it; fetch it")
+    return dict(sorted(shards.items()))

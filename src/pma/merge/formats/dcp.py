@@ -1,0 +1,180 @@
+"""Torch distributed checkpoints: their shards read in pieces, whatever the sharding was, and no pickle executed.
+
+`.metadata` is a pickle, read by an unpickler that knows DCP's own classes and nothing else. The shards are what
+torch.save writes, a zip whose one entry holds the numbers as they are: they are mapped, never loaded.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import mmap
+import pathlib
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.checkpoint import filesystem, metadata
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from pma.merge.formats.base import DCP, SIZES, Source, TensorInfo
+from pma.merge.formats.torch import torch_dtypes
+
+# What torch's distributed checkpoints hold beside a model. Anything else is named by the option prefix.
+_NOT_THE_MODEL = re.compile(r"(.*\.)?(optimizers?|optim|opt_state|lr_scheduler|dataloader|train_state|rng_state)(\.|$)")
+
+
+class _Window:
+    """A stretch of a memory-mapped file as a file of its own, for zipfile and torch."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data, self._at = data, 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        end = len(self._data) if size is None or size < 0 else self._at + size
+        part = bytes(self._data[self._at : end])
+        self._at += len(part)
+        return part
+
+    def readline(self) -> bytes:
+        raise NotImplementedError
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, len(self._data))[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+
+class MetadataUnpickler(pickle.Unpickler):
+    """Knows the classes that DCP's metadata is made of, and refuses any other."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch.serialization" and name == "_get_layout":
+            return torch.serialization._get_layout
+        if module in ("torch", "torch._C") and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        known = [getattr(metadata, n) for n in (*metadata.__all__, "_MEM_FORMAT_ENCODING") if hasattr(metadata, n)]
+        known += [filesystem._StorageInfo, torch.Size, collections.OrderedDict, pathlib.PosixPath, pathlib.Path]
+        for kind in known:
+            same_module = kind.__module__ == module or module in ("torch", "pathlib", "pathlib._local")
+            if kind.__name__ == name and same_module:
+                return kind
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which metadata of a checkpoint does not need")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One piece of a tensor: where it lies in the tensor, and its bytes in a file."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    path: Path
+    at: int  # first byte in the file
+
+
+class DcpSource(Source):
+    """A torch distributed checkpoint. No tensor is ever whole in memory."""
+
+    format = "dcp"
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+        contents = self._metadata(folder / DCP)
+        items: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
+        for index, info in contents.storage_data.items():
+            items.setdefault(index.fqn, []).append((tuple(index.offset or ()), info))
+        infos: dict[str, TensorInfo] = {}
+        self._shards: dict[str, list[_Shard]] = {}
+        for tensor, kept in contents.state_dict_metadata.items():
+            if not isinstance(kept, TensorStorageMetadata) or _NOT_THE_MODEL.match(tensor):
+                continue
+            dtype = torch_dtypes().get(kept.properties.dtype, str(kept.properties.dtype))
+            infos[tensor] = TensorInfo(dtype, tuple(kept.size))
+            sizes = {tuple(chunk.offsets): tuple(chunk.sizes) for chunk in kept.chunks}
+            where = {offset or (0,) * len(kept.size): info for offset, info in items.get(tensor, [])}
+            missing = sizes.keys() - where.keys()
+            if missing or sum(map(math.prod, sizes.values())) != infos[tensor].count:
+                raise ValueError(f"{folder}: tensor {tensor} is not whole in it; save the checkpoint again")
+            self._shards[tensor] = sorted(
+                (self._shard(folder, tensor, at, sizes[at], info, dtype) for at, info in where.items() if at in sizes),
+                key=lambda shard: shard.offsets,
+            )
+        super().__init__(name, folder, infos)
+
+    def _metadata(self, path: Path) -> Any:
+        try:
+            with open(path, "rb") as file:
+                return MetadataUnpickler(file).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path}: not the metadata of a torch distributed checkpoint ({error})") from None
+
+    def _map(self, path: Path) -> memoryview:
+        if path not in self._maps:
+            with open(path, "rb") as file:
+                self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return memoryview(self._maps[path])
+
+    def _shard(
+        self, folder: Path, tensor: str, offsets: tuple[int, ...], sizes: tuple[int, ...], info: Any, dtype: str
+    ) -> _Shard:
+        path = folder / info.relative_path
+        if getattr(info, "transform_descriptors", None):
+            raise ValueError(f"{path}: compressed ({info.transform_descriptors}); save it without transforms")
+        if not path.is_file() or path.stat().st_size < info.offset + info.length:
+            raise ValueError(f"{path}: missing or truncated: {tensor} lies beyond its end; fetch it or save it again")
+        window = _Window(self._map(path)[info.offset : info.offset + info.length])
+        try:
+            with zipfile.ZipFile(window) as archive:  # torch.save's zip: one storage, stored as it is
+                data = [entry for entry in archive.infolist() if entry.filename.endswith("/data/0")]
+                stored = data[0].compress_type == zipfile.ZIP_STORED and data[0].file_size
+            window.seek(0)
+            with FakeTensorMode():
+                like = torch.load(window, weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path}: {tensor} is not stored as torch.save does ({error}); save it again") from None
+        if stored != math.prod(sizes) * SIZES.get(dtype, 1) or not like.is_contiguous() or tuple(like.shape) != sizes:
+            raise ValueError(f"{path}: {tensor} is not stored row by row; save it from contiguous tensors")
+        header = self._map(path)[info.offset + data[0].header_offset :][:30]
+        names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        return _Shard(offsets, sizes, path, info.offset + data[0].header_offset + 30 + names)
+
+    def read(self, name: str, start: int, out: np.ndarray) -> None:
+        info = self.tensors[name]
+        size = SIZES[info.dtype]
+        row = math.prod(info.shape[1:]) * size if info.shape else size
+        first, last = start * size // row, -(-(start * size + out.nbytes) // row)
+        rows = np.empty((last - first, *info.shape[1:]), f"V{size}")
+        for shard in self._shards[name]:
+            self._copy(shard, rows, first, last, size)
+        out[...] = rows.reshape(-1).view(np.uint8)[start * size - first * row :][: out.nbytes]
+
+    def _copy(self, shard: _Shard, rows: np.ndarray, first: int, last: int, size: int) -> None:
+        offsets, sizes = shard.offsets or (0,), shard.sizes or (1,)
+        low, high = max(first, offsets[0]), min(last, offsets[0] + sizes[0])
+        if low >= high or not math.prod(sizes):
+            return
+        inner = math.prod(sizes[1:])
+        at = shard.at + (low - offsets[0]) * inner * size
+        part = np.frombuffer(self._map(shard.path)[at : at + (high - low) * inner * size], f"V{size}")
+        target = (
+            slice(low - first, high - first),
+            *(slice(o, o + s) for o, s in zip(offsets[1:], sizes[1:], strict=True)),
+        )
+        rows[target] = part.reshape(high - low, *sizes[1:])
+
+    def files(self) -> list[Path]:
+        return [self.folder / DCP, *sorted(self.folder.glob("*.distcp"))]
+
+    def close(self) -> None:
+        self._maps = {}

@@ -1,0 +1,95 @@
+"""What a user chooses: which weights go into a merge, how it is computed and stored, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pma.device import cpu_cores
+
+DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16", "newest": None}
+# Bytes of snapshots read a second and core, for estimates: ten bf16 snapshots of 533 MB from the page cache took 1.5 s
+# on two cores beside the time to start (benchmarks/merge.py --cases sma).
+MERGE_RATE = 1.8e9
+
+
+@dataclass
+class Policy:
+    """What happens where averaging could be wrong; recorded with every merge.
+
+    A tensor that one snapshot lacks, or has in another shape, is always refused, and so is a finite sum that its
+    storage type cannot hold. Floating types may differ: each is read in its own. Equal integers are copied. An
+    lm_head.weight that only some folders hold is left out where every config says that it is tied to the embeddings.
+    """
+
+    integers: str = "refuse"  # that differ: refuse | newest (takes the newest's)
+    router_bias: str = "average"  # load-balancing biases of routers: average | newest
+    suspicious: str = "refuse"  # NaN or infinity in a snapshot, a snapshot far from the others: refuse | warn
+
+    def check(self) -> None:
+        """Raise ValueError for an unknown choice."""
+        choices = {
+            "integers": ("refuse", "newest"),
+            "router_bias": ("average", "newest"),
+            "suspicious": ("refuse", "warn"),
+        }
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"{key}={getattr(self, key)}: choose {' or '.join(allowed)}")
+
+
+@dataclass
+class Options:
+    """How merges are computed and stored."""
+
+    dtype: str = "float32"  # storage type: float32 | bfloat16 | float16 | float64 | newest (as in the newest source)
+    accumulate: str = "float32"  # type of the sums: float32 | float64
+    format: str = "safetensors"  # of the output: safetensors | dcp
+    shard_size: int = 5_000_000_000  # bytes of an output file at most, unless one tensor is larger
+    assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
+    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
+    memory: int = 8_388_608  # bytes for blocks in flight
+    threads: int = 0  # 0: the cores this process may use. Does not change the bits
+    diagnose: bool = True  # distances, cosines and variances into diagnostics.json; outliers are looked for anyway
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible choice."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
+        if self.accumulate not in ("float32", "float64"):
+            raise ValueError(f"accumulate={self.accumulate}: choose float32 or float64")
+        if self.format not in ("safetensors", "dcp"):
+            raise ValueError(f"format={self.format}: choose safetensors or dcp")
+        if self.assets is not None and not Path(self.assets).is_dir():
+            raise ValueError(f"assets={self.assets}: no such folder; give one with config.json and tokenizer")
+        if self.shard_size < 1 or self.memory < 1:
+            raise ValueError("shard_size and memory: give a positive number of bytes")
+        if self.threads < 0:
+            raise ValueError(f"threads={self.threads}: give a number above 0, or 0 for the cores this process may use")
+
+    def cores(self) -> int:
+        """Threads to run."""
+        return self.threads or cpu_cores()
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One merge to make: a weight for each source, oldest first, and where it goes.
+
+    Attributes:
+        recipe: what the weights came from, for the provenance.
+    """
+
+    weights: tuple[float, ...]
+    output: Path
+    recipe: Mapping[str, Any]
+
+
+Kind = TypeVar("Kind", Options, Policy)
+
+
+def select(kind: type[Kind], job: Any) -> Kind:
+    """Return the fields of `kind` that a command's config holds, as a `kind`: `select(Policy, job)`."""
+    return kind(**{field.name: getattr(job, field.name) for field in fields(kind)})

@@ -1,0 +1,126 @@
+"""Publication: whole or not at all, one writer at a time, nothing left over, standard JSON."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pma import files
+from pma.files import publish_folder, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def publish(final: Path, text: str, **options) -> None:
+    with publish_folder(final, **options) as aside:
+        (aside / "text").write_text(text)
+
+
+def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), publish_folder(tmp_path / "out") as aside:
+        (aside / "text").write_text("half")
+        raise RuntimeError
+    assert names(tmp_path) == []
+    publish(tmp_path / "out", "first")
+    publish(tmp_path / "out", "second")  # a run that makes a snapshot again
+    assert (tmp_path / "out" / "text").read_text() == "second"
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_must_be_new_never_replaces_a_result(tmp_path):
+    publish(tmp_path / "out", "first")
+    with pytest.raises(ValueError, match="out: exists already"):
+        publish(tmp_path / "out", "second", replace=False)
+    with pytest.raises(ValueError, match="came into being meanwhile"):
+        with publish_folder(tmp_path / "other", replace=False):
+            (tmp_path / "other").mkdir()  # by a program that knows no locks
+    assert (tmp_path / "out" / "text").read_text() == "first"
+    assert names(tmp_path) == ["other", "out"]
+
+
+def test_a_second_writer_is_refused_or_waits(tmp_path):
+    final, order = tmp_path / "out", []
+    with publish_folder(final) as aside:
+        (aside / "text").write_text("first")
+        with pytest.raises(ValueError, match="another process is writing it"):
+            publish(final, "second", replace=False)
+        waiting = threading.Thread(target=lambda: (publish(final, "third"), order.append("third")))
+        waiting.start()
+        time.sleep(0.1)
+        order.append("first")
+        assert aside.is_dir()  # not swept by the others
+    waiting.join(10)
+    assert order == ["first", "third"] and (final / "text").read_text() == "third"
+    assert names(tmp_path) == ["out"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pma.files import publish_folder
+won = 0
+for i in range(40):
+    try:
+        with publish_folder(Path(sys.argv[1]) / str(i), replace=False) as aside:
+            for k in range(5):
+                (aside / str(k)).write_text(sys.argv[2])
+        won += 1
+    except ValueError:
+        pass
+print(won)
+"""
+
+
+def test_of_many_writers_one_wins_each_name(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, env=env) for i in range(4)]
+    won = sum(int(writer.communicate()[0]) for writer in writers)
+    assert won == 40 and names(tmp_path) == sorted(map(str, range(40)))
+    for folder in tmp_path.iterdir():
+        assert len({path.read_text() for path in folder.iterdir()}) == 1 and len(names(folder)) == 5
+
+
+def test_only_what_a_dead_process_left_is_swept(tmp_path):
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    host = socket.gethostname()
+    dead = [f"{host}-{done.pid}", f"{host}-{done.pid}-old", "elsewhere-1"]  # nobody elsewhere can hold our lock
+    alive = f".out.partial-{host}-{os.getppid()}"
+    for name in dead:
+        (tmp_path / f".out.partial-{name}").mkdir()
+    for name in (alive, ".out.partial", ".out-2.partial-elsewhere-1"):  # the last two are of other names
+        (tmp_path / name).mkdir()
+    publish(tmp_path / "out", "text")
+    assert names(tmp_path) == sorted([alive, ".out.partial", ".out-2.partial-elsewhere-1", "out"])
+
+
+def test_without_locks_what_other_machines_write_is_left_alone(tmp_path, monkeypatch):
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / ".out.partial-elsewhere-1").mkdir()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    publish(tmp_path / "out", "text", replace=False)
+    assert names(tmp_path) == [".out.partial-elsewhere-1", "out"]
+
+
+def test_json_is_standard_or_not_written(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1.5, None]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1.5, None]}
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="b.json: .*JSON"):
+            write_json(tmp_path / "b.json", {"x": value})
+    assert names(tmp_path) == ["a.json"]
