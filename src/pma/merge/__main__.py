@@ -151,10 +151,8 @@ def main(job: DictConfig) -> None:
     folders, merges = _many(job) if job.merges else _single(job)
     if is_first():
         _show(folders, merges)
-    gc.disable()  # going through the objects of numba again and again while it is imported takes a tenth of a second
     from pma.merge.disk import merge_all, preview
 
-    gc.enable()
     if job.dry_run:
         print("\n".join(preview(folders, merges, options, policy)))
         return
@@ -168,6 +166,7 @@ def main(job: DictConfig) -> None:
 
 def command() -> None:
     """The console script."""
+    gc.disable()  # a merge leaves no cycles of objects; looking for them takes a tenth of a second while it starts
     cli.run(main, MergeJob, "merge", "command")
 
 
