@@ -43,7 +43,7 @@ CONFIG = {
 def shapes(layers: int) -> dict[str, tuple[int, ...]]:
     """Tensors of a Qwen3 model of CONFIG's width."""
     d, f, q, kv = 1024, CONFIG["intermediate_size"], 16 * 64, 8 * 64
-    found = {"model.embed_tokens.weight": (CONFIG["vocab_size"], d), "model.norm.weight": (d,)}
+    tensors = {"model.embed_tokens.weight": (CONFIG["vocab_size"], d), "model.norm.weight": (d,)}
     for i in range(layers):
         block = {
             "self_attn.q_proj": (q, d),
@@ -58,8 +58,8 @@ def shapes(layers: int) -> dict[str, tuple[int, ...]]:
             "input_layernorm": (d,),
             "post_attention_layernorm": (d,),
         }
-        found |= {f"model.layers.{i}.{name}.weight": shape for name, shape in block.items()}
-    return found
+        tensors |= {f"model.layers.{i}.{name}.weight": shape for name, shape in block.items()}
+    return tensors
 
 
 def make(folder: Path, layers: int, seed: int, shard_layers: int | None = None) -> Path:
@@ -106,19 +106,18 @@ json.dump([done.returncode, seconds, peak, done.stderr.decode()[-2000:]], open(s
 def run(command: list[str]) -> tuple[float, float]:
     """Wall-clock in seconds and peak resident memory in bytes of a process."""
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "told.json"
-        subprocess.run([sys.executable, "-c", _STARTER, str(told), *command], check=True)
-        status, seconds, peak, text = json.loads(told.read_text())
+        report = Path(folder) / "report.json"
+        subprocess.run([sys.executable, "-c", _STARTER, str(report), *command], check=True)
+        status, seconds, peak, text = json.loads(report.read_text())
     if status:
         raise RuntimeError(f"{' '.join(command)[:200]}: {text}")
     return seconds, peak
 
 
-def ours(sources: list[Path], output: Path, *options: str, module: str = "pma.merge") -> tuple[float, float]:
+def ours(sources: list[Path], output: Path, *options: str) -> tuple[float, float]:
     """One call of our command."""
     names = "sources=[" + ",".join(map(str, sources)) + "]"
-    found = run([sys.executable, "-m", module, names, f"output={output}", *options])
-    return found
+    return run([sys.executable, "-m", "pma.merge", names, f"output={output}", *options])
 
 
 def flush(*folders: Path) -> None:
@@ -170,11 +169,11 @@ def case_sma(work: Path, models: list[Path], rounds: int) -> None:
     times: dict[str, list[float]] = {"ours": [], "mergekit": [], "cat": []}
     peaks: dict[str, float] = {}
     for i in range(rounds + 1):
-        flush(work / "ours", work / "theirs")
+        flush(work / "ours", work / "mergekit")
         seconds, peaks["ours"] = ours(models, work / "ours", "method=sma", "dtype=bfloat16")
         times["ours"].append(seconds)
         os.sync()
-        seconds, peaks["mergekit"] = run([*command, str(config), str(work / "theirs")])
+        seconds, peaks["mergekit"] = run([*command, str(config), str(work / "mergekit")])
         times["mergekit"].append(seconds)
         os.sync()
         times["cat"].append(run(["sh", "-c", f"cat {' '.join(files)} > /dev/null"])[0])
@@ -185,7 +184,7 @@ def case_sma(work: Path, models: list[Path], rounds: int) -> None:
         print(f"  {name:9} {middle(values)} s, {size / statistics.median(values) / 1e9:.2f} GB/s{peak}")
     ratio = statistics.median(t / o for t, o in zip(times["mergekit"], times["ours"], strict=True))
     print(f"  {ratio:.1f} times faster than mergekit; reading alone takes {bandwidth(size)}")
-    compare(work / "ours", work / "theirs")
+    compare(work / "ours", work / "mergekit")
 
 
 def bandwidth(size: int) -> str:
@@ -199,10 +198,10 @@ def bandwidth(size: int) -> str:
     return f"{size / rate:.2f} s from memory ({rate / 1e9:.1f} GB/s, torch)"
 
 
-def compare(one: Path, other: Path) -> None:
+def compare(output: Path, mergekit: Path) -> None:
     """Equality with mergekit's output, to the rounding of bf16."""
-    a = load_file(one / "model.safetensors")
-    b = {k: v for path in sorted(other.glob("*.safetensors")) for k, v in load_file(path).items()}
+    a = load_file(output / "model.safetensors")
+    b = {k: v for path in sorted(mergekit.glob("*.safetensors")) for k, v in load_file(path).items()}
     b.pop("lm_head.weight", None)
     if a.keys() != b.keys():
         raise RuntimeError(f"tensors differ: {sorted(a.keys() ^ b.keys())[:5]}")
@@ -252,10 +251,9 @@ def _case_recipes(run_dir: Path, models: list[Path], work: Path) -> None:
         flush(work / "single")
         warm(models)
         alone.append(run([*common, *recipe.replace(":", "=").split(","), f"output={work}/single"])[0])
-        told = [
-            json.loads((f / "manifest.json").read_text())["content"] for f in (work / "many" / str(i), work / "single")
-        ]
-        if told[0] != told[1]:
+        outputs = (work / "many" / str(i), work / "single")
+        contents = {json.loads((output / "manifest.json").read_text())["content"] for output in outputs}
+        if len(contents) > 1:
             raise RuntimeError(f"recipe {recipe}: another result alone than together")
     listed = "; ".join(" ".join(f"{seconds:.1f}" for seconds in times[k : k + 3]) for k in range(0, len(times), 3))
     print(f"  together {listed} s, of which the last of each three counts (peak {peak / 1e9:.2f} GB)")

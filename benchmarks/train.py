@@ -27,7 +27,7 @@ MODELS = {"moe": "moe_1.3b_13b", "dense": "dense_411m"}
 
 
 def config(kind: str, steps: int, runs_dir: str) -> DictConfig:
-    """A training job of `steps` steps at cpu scale, logged every ten."""
+    """A training job of `steps` steps at cpu scale, logged every six."""
     register()
     tokens = steps * 4096
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -66,7 +66,7 @@ def trainer(cfg: DictConfig) -> float:
 def main() -> None:
     """Run the comparison and print it as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60, help="a multiple of 6, above 20")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # side, kind
     options = parser.parse_args()

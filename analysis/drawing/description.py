@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -181,8 +181,23 @@ class Figure:
         return [part for block in self.blocks for row in block.rows for part in row if isinstance(part, Table)]
 
 
-def figure(title: str, rows: list[list[Panel]], size: tuple[float, float], *caption: str, **options: object) -> Figure:
-    """A figure of one block: `rows` of panels, the sentences of its caption, and options of `Block` and `Figure`."""
-    of_block = {name: options.pop(name) for name in ("heights", "legend") if name in options}
-    block = Block(tuple(map(tuple, rows)), **of_block)
-    return Figure(title, (block,), size, " ".join(caption), **options)
+def figure(
+    title: str,
+    rows: Sequence[Sequence[Panel | Table]],
+    size: tuple[float, float],
+    *caption: str,
+    heights: tuple[float, ...] = (),
+    legend: bool = True,
+    xlabel: str = "",
+    texts: Mapping[str, str] | None = None,
+) -> Figure:
+    """A figure of one block.
+
+    Args:
+        rows: its panels and tables, row by row.
+        size: width and height, inches.
+        caption: its sentences.
+        heights, legend: of the `Block`. xlabel, texts: of the `Figure`.
+    """
+    block = Block(tuple(map(tuple, rows)), heights, legend=legend)
+    return Figure(title, (block,), size, " ".join(caption), xlabel, texts or {})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 
-from records import Study
+from records import ROOT, Study
 
 from drawing.description import Figure
 from drawing.plain import describe_plainly
@@ -17,7 +16,7 @@ def describe(study: Study, name: str) -> Figure:
     Raises:
         Missing: when a part of its records is not there.
     """
-    if find_spec(f"figures.{name}") is None:
+    if not (ROOT / "analysis" / "figures" / f"{name}.py").is_file():
         return describe_plainly(study, name)
     return importlib.import_module(f"figures.{name}").describe(study)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from pathlib import Path
@@ -22,6 +23,7 @@ from style import MATPLOTLIB
 from drawing.description import Bars, Block, Cells, Contour, Figure, Line, Panel, Table
 from pma.files import write_text
 
+_LETTERS_PER_INCH = 17.5  # of captions and legends
 _MANY_COLUMNS = 8  # their names need a smaller font
 _ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0, "columnspacing": 1.4}
 
@@ -53,9 +55,10 @@ def draw(figure: Figure) -> Canvas:
             _block(canvas, part, block)
     if figure.xlabel:
         canvas.supxlabel(figure.xlabel, fontsize=8.5)
-    inches = 0.3 if canvas.legends else 0.05
-    canvas.text(0.01, 1 + inches / figure.size[1], figure.title, fontsize=10.5, va="bottom")
-    caption = textwrap.fill(figure.caption, round(17.5 * figure.size[0]))
+    labels = [text.get_text() for legend in canvas.legends for text in legend.get_texts()]
+    rows = math.ceil(len(labels) / _legend_columns(labels, figure.size[0])) if labels else 0
+    canvas.text(0.01, 1 + (0.05 + 0.25 * rows) / figure.size[1], figure.title, fontsize=10.5, va="bottom")
+    caption = textwrap.fill(figure.caption, round(_LETTERS_PER_INCH * figure.size[0]))
     canvas.text(0.01, -0.01, caption, fontsize=7.5, va="top")
     return canvas
 
@@ -77,7 +80,13 @@ def _block(canvas: Canvas, part: Canvas | SubFigure, block: Block) -> None:
         part.suptitle(block.heading, fontsize=9.5, x=0.02, ha="left", fontweight="bold")
         part.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     elif block.legend and labels:
-        canvas.legend(handles, labels, ncols=len(labels), **_ABOVE)
+        canvas.legend(handles, labels, ncols=_legend_columns(labels, canvas.get_figwidth()), **_ABOVE)
+
+
+def _legend_columns(labels: list[str], inches: float) -> int:
+    """How many labels fit side by side; the sign before each takes as much as six letters."""
+    letters = _LETTERS_PER_INCH * inches
+    return min(len(labels), max(1, int(letters // (6 + max(map(len, labels))))))
 
 
 def _panel(ax: Axes, panel: Panel) -> None:

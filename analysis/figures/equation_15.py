@@ -27,7 +27,9 @@ def describe(study: Study) -> Figure:
     """A column a measurement: the matrix, both sides of the inequality, the gain."""
     terms, losses = (study.measurement("equation_15", f"curvature_{name}") for name in ("terms", "losses"))
     cases = list(terms.groupby(["run", "reference"], sort=False))
-    heat, both_sides, gains = [], [], []
+    heat: list[Panel] = []
+    both_sides: list[Panel] = []
+    gains: list[Panel] = []
     for (run, reference), rows in cases:
         matrix = hessian_terms(rows)
         loss = losses[(losses["run"] == run) & (losses["reference"] == reference)].set_index("name")["value"].to_dict()

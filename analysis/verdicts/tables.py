@@ -132,7 +132,8 @@ def _test_cells(judged: Judged) -> list[str]:
     accuracy = "-"
     if test.accuracy is not None:
         factor = 1 if test.unit == "doublings" else 100
-        numbers = with_interval(*(factor * number for number in judged.accuracy), "+.1f")
+        estimate, low, high = (factor * number for number in judged.accuracy)
+        numbers = with_interval(estimate, low, high, "+.1f")
         accuracy = numbers + (" contradicts" if judged.contradicted else "")
     margin = f" ({test.margin_value:.3f})" if test.margin_value else ""
     rule = f"{'control: ' if test.control else ''}{test.rule}{margin}"

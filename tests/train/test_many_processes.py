@@ -67,7 +67,7 @@ def launched(shared_lab, start_from) -> dict[int, str]:
     on_two = [overrides(model, f"run_id={kind}_on_2") for kind, model in KINDS.items()]
     on_two += [overrides("run_id=moved", "stop=2560"), overrides(*start_from, "run_id=from_weights_on_2")]
     # two copies of the parameters, each on two processes
-    on_four = [overrides(KINDS["moe"], "run_id=moe_on_4", "parallel.shard=2"), overrides("run_id=moved", "stop=5120")]
+    on_four = [overrides("run_id=moved", "stop=5120", "parallel.shard=2")]
     script = str(Path(__file__).with_name("runs_in_turn.py"))
     return {size: finish(torchrun(size, script, *runs)) for size, runs in ((2, on_two), (4, on_four))}
 
@@ -98,17 +98,20 @@ def test_every_process_reads_its_part_of_the_same_batch(trunk, size):
             assert (torch.cat([torch.from_numpy(p[k]) for p in parts]) == torch.from_numpy(whole[k])).all()
 
 
-@pytest.mark.parametrize("kind, size", [("dense", 2), ("moe", 2), ("moe", 4)])
-def test_several_processes_give_the_curve_of_one(shared_lab, one_process, launched, assert_same_curve, kind, size):
-    folder = shared_lab.folder(f"{kind}_on_{size}")
-    assert_same_curve(folder, one_process[kind])
-    last = snapshots(folder)[7680]
-    assert len(list(last.glob("*.safetensors"))) == size and verify(last)["processes"] == size
-    AutoModelForCausalLM.from_pretrained(last)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_give_the_curve_of_one(shared_lab, one_process, launched, assert_same_curve, kind):
+    assert_same_curve(shared_lab.folder(f"{kind}_on_2"), one_process[kind])
 
 
 def test_saved_on_two_processes_it_goes_on_on_four_and_on_one(shared_lab, one_process, launched, assert_same_curve):
     assert_same_curve(shared_lab.train(*FEWER, "run_id=moved"), one_process["moe"])
+
+
+@pytest.mark.parametrize("run, tokens, size", [("dense_on_2", 7680, 2), ("moe_on_2", 7680, 2), ("moved", 5120, 4)])
+def test_a_snapshot_in_a_file_a_process_is_whole(shared_lab, launched, run, tokens, size):
+    snapshot = snapshots(shared_lab.folder(run))[tokens]
+    assert len(list(snapshot.glob("*.safetensors"))) == size and verify(snapshot)["processes"] == size
+    AutoModelForCausalLM.from_pretrained(snapshot)
 
 
 def test_on_two_processes_a_run_starts_from_other_weights(
@@ -126,7 +129,7 @@ def test_only_the_first_process_prints(launched):
 
 
 def test_a_killed_worker_costs_nothing_but_time(shared_lab, launched, metrics, last_weights, assert_same_bits):
-    command = ["-m", "pma.train", *shared_lab.overrides(*FEWER, "run_id=killed_worker")]
+    command = ["-m", "pma.train", *shared_lab.overrides(*FEWER, KINDS["dense"], "run_id=killed_worker")]
     process = torchrun(2, *command, restarts=1)
     killed = shared_lab.folder("killed_worker")
     while process.poll() is None and not (killed / "checkpoints" / "tokens-000000000002560").exists():
@@ -135,7 +138,7 @@ def test_a_killed_worker_costs_nothing_but_time(shared_lab, launched, metrics, l
     lines = finish(process).splitlines()
     assert sum("killed_worker: resumed at" in line for line in lines) == 1
     assert sum(line.startswith("next: python -m pma.merge") for line in lines) == 1
-    whole = shared_lab.folder("moe_on_2")
+    whole = shared_lab.folder("dense_on_2")
     assert metrics(killed) == metrics(whole)
     assert_same_bits(last_weights(killed), last_weights(whole))
 

@@ -7,7 +7,7 @@ import torch
 
 from pma.model.build import build
 from pma.model.loss import loss
-from pma.train.objective import clip_gradients, make_optimizer
+from pma.train.objective import clip_gradients, make_optimizer, training_loss
 from pma.train.one_process import MicroBatches
 
 MODELS = {"dense": "dense_411m", "moe": "moe_1.3b_13b"}
@@ -59,3 +59,13 @@ def test_bits_do_not_depend_on_threads(twenty_losses, kind, threads):
 
 def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(twenty_losses):
     assert twenty_losses("dense", 1, 1) == pytest.approx(twenty_losses("dense", 2, 4), rel=1e-4)
+
+
+def test_without_a_compiler_training_goes_on_and_says_so_by_the_world(shared_lab, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    lines: list[str] = []
+    step = training_loss(shared_lab.config("compile=true"), torch.device("cpu"), lines.append)
+    model = build(shared_lab.config().model, 32)
+    tokens = torch.zeros(1, 8, dtype=torch.int64)
+    assert torch.equal(step(model, tokens, tokens)[0], loss(model, tokens, tokens)[0])
+    assert lines == ["no C++ compiler (g++) here: training without torch.compile"]

@@ -42,11 +42,9 @@ def _show_mix(manifest: dict, data: DictConfig) -> None:
     from pma.corpus.mix import ROUND, mixing_weights, round_counts
 
     sizes = {"/".join(filter(None, (hub["path"], hub["name"]))): hub["tokens"] for hub in manifest["hub"]}
-    weights = mixing_weights(data)
     if "train" in manifest["parts"]:
         sizes = {"train.bin": manifest["parts"]["train"]["tokens"]} | sizes
-    else:
-        weights = weights[1:]
+    weights = [weight for weight in mixing_weights(data) or () if weight is not None]  # none for a train.bin not there
     for (name, tokens), count in zip(sizes.items(), round_counts(weights), strict=True):
         share = count / ROUND
         print(f"{share:8.2%} of training: {name}, {tokens:,} tokens, read once within {tokens / share:,.0f} trained on")
@@ -62,6 +60,7 @@ def main(job: DictConfig) -> None:
     from pma.corpus.build import prepare, prepare_part
 
     data_dir = Path(job.data_dir)
+    folder: Path | None
     if job.part is None:
         if job.parts != 1:
             raise ValueError(f"parts={job.parts}: also give part, 0 to {job.parts - 1}")

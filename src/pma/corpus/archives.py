@@ -16,9 +16,11 @@ def members(path: Path, pattern: str) -> dict[str, Callable[[], bytes]]:
         archive = zipfile.ZipFile(path)
         names = sorted(n for n in archive.namelist() if fnmatchcase(n, pattern))
         return {n: partial(archive.read, n) for n in names}
+    contents: dict[str, bytes] = {}
     with tarfile.open(path) as tar:  # compressed tar has no random access: read the members in one pass
-        matching = (member for member in tar if member.isfile() and fnmatchcase(member.name, pattern))
-        contents = {member.name: tar.extractfile(member).read() for member in matching}
+        for member in tar:
+            if fnmatchcase(member.name, pattern) and member.isfile() and (file := tar.extractfile(member)):
+                contents[member.name] = file.read()
     return {name: partial(contents.__getitem__, name) for name in sorted(contents)}
 
 

@@ -189,17 +189,7 @@ def _build(config: DataConfig, data_dir: Path, folder: Path, processes: int) -> 
             "heldout": ([document for documents in heldout.values() for document in documents], counts),
         }
     )
-    _write_manifest(
-        config,
-        folder,
-        tokenizer,
-        dtype,
-        domains=domains,
-        duplicates=duplicates,
-        tokens=tokens,
-        pairs=len(pairs),
-        axes=axes,
-    )
+    _write_manifest(config, folder, tokenizer, dtype, domains, duplicates, tokens, len(pairs), axes)
     if config.hub:
         shards.ShardPlan(read.shards, heldout_keys, texts).save(folder.parent)
     sizes = ", ".join(f"{part} {sum(counts.values()):,}" for part, counts in tokens.items()) or "none yet"
@@ -211,7 +201,6 @@ def _write_manifest(
     folder: Path,
     tokenizer: Tokenizer,
     dtype: np.dtype,
-    *,
     domains: dict[str, dict[str, dict[str, int]]],
     duplicates: dict[str, int],
     tokens: dict[str, dict[str, int]],

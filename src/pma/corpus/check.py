@@ -34,9 +34,9 @@ def check(config: DataConfig) -> None:
     if own != (config.weight is not None):
         mend = "give that of packages and generated text" if own else "it goes with these and data sets of the hub"
         raise ValueError(f"data.weight={config.weight}: {mend}")
-    for index, hub in enumerate(config.hub or ()):
+    for index, data_set in enumerate(config.hub or ()):
         for key in ("shards", "sample_bytes"):
-            if getattr(hub, key) < 1:
-                raise ValueError(f"data.hub[{index}].{key}={getattr(hub, key)}: give a number above 0")
+            if getattr(data_set, key) < 1:
+                raise ValueError(f"data.hub[{index}].{key}={getattr(data_set, key)}: give a number above 0")
     if config.hub:
-        round_counts([weight for weight in mixing_weights(config) if weight is not None])
+        round_counts([weight for weight in mixing_weights(config) or () if weight is not None])

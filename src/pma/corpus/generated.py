@@ -65,9 +65,14 @@ def generate(
     asked |= {q.question for q in heldout}
     train, dropped = _questions_of(config, seed, "train", config.max_bytes, asked)
     instruct, dropped_too = _questions_of(config, seed, "instruct", instruct_bytes, asked)
-    train_documents = _documents(config.domain, "train", train)
-    heldout_documents = _documents(config.domain, "heldout", heldout)
-    return Generated(train_documents, heldout_documents, items, instruct, more_items, dropped + dropped_too)
+    return Generated(
+        _documents(config.domain, "train", train),
+        _documents(config.domain, "heldout", heldout),
+        items,
+        instruct,
+        more_items,
+        dropped + dropped_too,
+    )
 
 
 def _distinct(config: GeneratedConfig, seed: int, part: str, count: int, excluded: set[str]) -> list[Question]:

@@ -144,6 +144,7 @@ def _write(source: int, shard: int) -> int:
         path = folder / "corpus" / "hub" / f"{_stem(source, shard)}.bin"
         for partial in path.parent.glob(f".{path.stem}.*"):  # left by a process that was killed
             partial.unlink()
+        assert _tools.config.hub is not None
         config = _tools.config.hub[source]
         counts: dict[str, int] = defaultdict(int)
         _tools.overlap.hit = {name: set() for name in _tools.plan.items}

@@ -86,7 +86,7 @@ class TokenDataset:
             files = [[(corpus_dir / "train.bin", manifest["parts"]["train"]["tokens"])], *files]
             others = [own, *others]
         self.tokens = sum(tokens for component in files for _, tokens in component)
-        mix = Mix(files, others, dtype, self._seed, self._length)
+        mix = Mix(files, [weight for weight in others if weight is not None], dtype, self._seed, self._length)
         self.epoch_steps = mix.epoch_rows // self._batch
         return mix
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import stderr_for_metric, unweighted_mean_stderr
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
@@ -101,6 +102,7 @@ class CachedScorer:
                 load()
             write_text(path, json.dumps(self._compute(weights_hash), separators=(",", ":")))
             cached = read_scores(path)
+            assert cached is not None
         return cached[0]
 
     def score_loaded(self, tasks: Sequence[str]) -> list[Score]:
@@ -148,7 +150,7 @@ class CachedScorer:
 
     def _answer(self, weights_hash: str, tasks: list[str]) -> None:
         """Put the model's answer into every request of the tasks, as lm-eval's evaluate does."""
-        by_type: dict[str, list[Any]] = defaultdict(list)
+        by_type: dict[str, list[Instance]] = defaultdict(list)
         for request in chain.from_iterable(chain.from_iterable(self._suite.requests[task] for task in tasks)):
             request.resps, request.filtered_resps = [], {}
             by_type[request.request_type] += [request] * request.repeats

@@ -32,9 +32,10 @@ FORK = 2**25  # bytes of input from which processes are worth their start
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 NUMPY |= {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"}
 NUMPY |= {"BOOL": "u1"}
-# The bits of the exponent, all set in infinity and NaN alone.
-_EXPONENT = {"F64": ("<u8", 0x7FF << 52), "F32": ("<u4", 0xFF << 23), "BF16": ("<u2", 0xFF << 7)}
-_EXPONENT |= {"F16": ("<u2", 0x1F << 10)}
+# Stored numbers as unsigned and signed integers, and the bits of the exponent, all set in infinity and NaN alone.
+_BITS = {"F64": ("<u8", "<i8", 0x7FF << 52), "F32": ("<u4", "<i4", 0xFF << 23)}
+_BITS |= {"BF16": ("<u2", "<i2", 0xFF << 7), "F16": ("<u2", "<i2", 0x1F << 10)}
+_SIGN = {dtype: 1 << (8 * SIZES[dtype] - 1) for dtype in _BITS}
 
 Write = Callable[[int, str, int, np.ndarray], None]  # (sum, tensor, first element, elements in storage type)
 
@@ -49,8 +50,8 @@ def _convert(raw: np.ndarray, dtype: str, out: np.ndarray) -> None:
 
 def _finite(values: np.ndarray, dtype: str) -> np.ndarray:
     """Which elements, as stored in a floating type, are neither infinite nor NaN."""
-    bits, exponent = _EXPONENT[dtype]
-    return values.view(bits) & exponent != exponent
+    unsigned, _, exponent = _BITS[dtype]
+    return values.view(unsigned) & exponent != exponent
 
 
 _pass: Pass  # of a forked child
@@ -242,11 +243,9 @@ class Pass:
         self, values: np.ndarray, stored: str, weights: np.ndarray, numbers: np.ndarray, bits: np.ndarray
     ) -> bool:
         """Whether a stored element is infinite or NaN though all the numbers that it was made of are finite."""
-        kind, exponent = _EXPONENT[stored]
-        exponents = self._buffer("exponents", values.shape, np.dtype(kind))
-        np.bitwise_and(values.view(kind), exponent, out=exponents)
-        if exponents.max(initial=0) < exponent:
-            return False
+        unsigned, signed, exponent = _BITS[stored]
+        if values.view(signed).max() < exponent and values.view(unsigned).max() < (exponent | _SIGN[stored]):
+            return False  # the quick way: of both signs the bits ascend with the size, infinity and NaN last
         clean = ~_finite(values, stored)
         for i in np.flatnonzero(weights):
             clean &= self._finite(i, numbers, bits)

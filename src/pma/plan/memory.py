@@ -1,4 +1,4 @@
-"""Memory of training by formulas, from a model's shapes alone. tests/plan/test_memory.py measures what they say."""
+"""Memory of training by formulas, from a model's shapes alone; tests/plan/test_plan_memory.py measures the same."""
 
 from __future__ import annotations
 

@@ -27,24 +27,22 @@ def tensor_names(m: ModelConfig) -> TensorNames:
     }
     if m.kind == "dense":
         f = m.intermediate_size
-        for source, target, matrix in (("w1", "gate", (f, h)), ("w3", "up", (f, h)), ("w2", "down", (h, f))):
-            of_layer[f"feed_forward.{source}.weight"] = matrix, f"mlp.{target}_proj.weight"
+        assert f is not None  # pma.config.validate refuses anything else
+        for source, target, shape in (("w1", "gate", (f, h)), ("w3", "up", (f, h)), ("w2", "down", (h, f))):
+            of_layer[f"feed_forward.{source}.weight"] = shape, f"mlp.{target}_proj.weight"
     else:
         e, f = m.experts, m.expert_intermediate_size
+        assert e is not None and f is not None  # pma.config.validate refuses anything else
         of_layer["moe.router.gate.weight"] = (e, h), "mlp.gate.weight"
-        for source, target, matrix in (
-            ("w1_EFD", "gate", (f, h)),
-            ("w3_EFD", "up", (f, h)),
-            ("w2_EDF", "down", (h, f)),
-        ):
+        for source, target, shape in (("w1_EFD", "gate", (f, h)), ("w3_EFD", "up", (f, h)), ("w2_EDF", "down", (h, f))):
             name = f"moe.routed_experts.inner_experts.{source}"
-            of_layer[name] = (e, *matrix), f"mlp.experts.{{}}.{target}_proj.weight"
+            of_layer[name] = (e, *shape), f"mlp.experts.{{}}.{target}_proj.weight"
     tensors: TensorNames = {"tok_embeddings.weight": ((m.vocab_size, h), ["model.embed_tokens.weight"])}
     tensors |= {"norm.weight": ((h,), ["model.norm.weight"])}
     if not m.tie_embeddings:
         tensors["lm_head.weight"] = (m.vocab_size, h), ["lm_head.weight"]
     for i in range(m.layers):
-        for name, (shape, target) in of_layer.items():
-            targets = [target.format(e) for e in range(m.experts)] if "{}" in target else [target]
-            tensors[f"layers.{i}.{name}"] = shape, [f"model.layers.{i}.{saved}" for saved in targets]
+        for name, (whole, target) in of_layer.items():
+            targets = [target.format(e) for e in range(m.experts or 0)] if "{}" in target else [target]
+            tensors[f"layers.{i}.{name}"] = whole, [f"model.layers.{i}.{saved}" for saved in targets]
     return tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,10 @@ def records_of(run: str, suite: str, method: str, n: int, tokens: int, scores: S
     """Records of one folder: the checkpoint itself (method last, n 1) or a merge of n at `tokens`."""
     shared: dict[str, Any] = {"scale": "watch", "experiment": "watch", "run": run, "seed": 0, "interval": 0}
     shared |= {"tokens": tokens, "method": method, "n": n, "suite": suite, "config_hash": ""}
-    return [Record(**shared, task=s.task, metric=s.metric, value=s.value, stderr=s.stderr) for s in scores.values()]
+    return [
+        Record(**shared, task=s.task, metric=s.metric, value=s.value, stderr=math.nan if s.stderr is None else s.stderr)
+        for s in scores.values()
+    ]
 
 
 def add_records(path: Path, records: list[Record]) -> None:
