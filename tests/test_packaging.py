@@ -20,6 +20,8 @@ BY_CALL = """
 import sys, pma
 heavy = {"numpy", "numba", "hydra"} & {*sys.modules}
 from pma.merge import Policy
+import pma.files
+assert pma.files.revision() is None
 print(pma.merge(["A", "B", "C"], output="by-call", method="wma", policy=Policy(suspicious="warn")), heavy)
 """
 

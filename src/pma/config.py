@@ -215,7 +215,9 @@ class TrainConfig:
     eps: float = 1.0e-8
     clip_norm: float | None = 1.0  # null: no clipping
     snapshot_interval: int = MISSING  # tokens
-    snapshots_at: list[int] | None = None  # only at these of the interval's positions, and at the end; null: at all
+    # Keep only these of the interval's snapshots, and the last; null keeps all. Does not change the weights, so it is
+    # no part of a run's identity: what reads a snapshot that was not kept says which is missing.
+    snapshots_at: list[int] | None = None
     snapshot_dtype: str = "float32"  # float32 | bfloat16
     checkpoint_interval: int = MISSING  # tokens between resumable checkpoints
     checkpoints_kept: int = 2  # newest ones

@@ -227,8 +227,13 @@ def complete_lines(path: Path) -> list[str]:
 
 @cache
 def revision() -> str | None:
-    """Git revision of the code, `-dirty` where it was changed; None outside a repository."""
-    here = Path(__file__).resolve().parent
+    """Git revision of the code, `-dirty` where it was changed; None outside a checkout of this repository.
+
+    An installed wheel may lie within another repository, whose revision says nothing of this code.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "conf").is_dir() or shutil.which("git") is None:
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
