@@ -42,7 +42,7 @@ browser: setup
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null 2>&1; } || \
 	  timeout 120 .venv/bin/playwright install chromium >/dev/null 2>&1 || echo "no Chromium could be installed"
 
-test: browser ## lint, import contract, types and all tests, every experiment at SCALE=smoke end to end among them (about 11 minutes on 2 cores after setup)
+test: browser ## lint, import contract, types and all tests, every experiment at SCALE=smoke end to end among them (about 6 minutes on 2 cores after setup)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
