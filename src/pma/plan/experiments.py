@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from pma.config import CONF_DIR, lacks_part, register
 from pma.plan.memory import check_shards
-from pma.plan.runs import GPU_SCALES, RunPlan, SizedModel, element_bytes, run_plan
-from pma.reproduce.cost import gpu_seconds
+from pma.plan.runs import GPU_SCALES, RunPlan, SizedModel, run_plan
+from pma.reproduce.cost import SNAPSHOT_BYTES, gpu_seconds
 from pma.reproduce.experiment import RunSeed, expand, recipes
 from pma.reproduce.job import GRID_POINTS, HELDOUT_SEQUENCES, ReproduceJob
 from pma.reproduce.runs import keep_needed, required, start_tokens
@@ -102,7 +102,9 @@ def plans(job: DictConfig) -> tuple[list[RunPlan], list[ExperimentPlan]]:
         seen_runs.update(own)
         work = list(_work(job, experiment, reproduction.scale.sequence_length, reproduction.scale.merge_interval))
         hours = {w.key: scoring_hours(job, models[w.run], w.tokens) for w in work}
-        bytes_read = [w.snapshots * models[w.run].sizes.total * element_bytes(configs[w.run]) for w in work]
+        bytes_read = [
+            w.snapshots * models[w.run].sizes.total * SNAPSHOT_BYTES[configs[w.run].train.snapshot_dtype] for w in work
+        ]
         alone = [runs[key].gpu_hours * (cfg.stop - start_tokens(cfg)) / runs[key].tokens for key, cfg in own.items()]
         planned.append(
             ExperimentPlan(

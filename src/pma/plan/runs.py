@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pma.config import ModelConfig, ScaleConfig
 from pma.model.build import flops_per_token
 from pma.plan.memory import Memory, Sizes, activation_bytes, sizes, training_memory
-from pma.reproduce.cost import gpu_seconds, thread_seconds
+from pma.reproduce.cost import CHECKPOINT_BYTES, SNAPSHOT_BYTES, gpu_seconds, thread_seconds
 from pma.reproduce.runs import start_tokens
 
 RECOMPUTATION = 4 / 3  # FLOPs of a step with a second forward pass, over those without
@@ -126,19 +126,14 @@ class RunPlan:
 
 
 def disk_bytes(cfg: DictConfig, parameters: int) -> float:
-    """Bytes of a run's snapshots and of the checkpoints kept (parameters and moments in fp32, 12 bytes a parameter)."""
+    """Bytes of a run's snapshots and of the checkpoints kept (parameters and moments)."""
     t, start = cfg.train, start_tokens(cfg)
     every = range((start // t.snapshot_interval + 1) * t.snapshot_interval, cfg.stop + 1, t.snapshot_interval)
     at = set(every if t.snapshots_at is None else (p for p in t.snapshots_at if start < p <= cfg.stop))
     at |= {cfg.stop} if cfg.stop == t.total_tokens else set()
     at |= {start} if cfg.init.parent.run is not None else set()
     checkpoints = t.checkpoints_kept + sum(start < p <= cfg.stop for p in t.fork_points)
-    return parameters * (len(at) * element_bytes(cfg) + checkpoints * 12.0)
-
-
-def element_bytes(cfg: DictConfig) -> int:
-    """Bytes a parameter of a run's snapshots."""
-    return 4 if cfg.train.snapshot_dtype == "float32" else 2
+    return parameters * (len(at) * SNAPSHOT_BYTES[t.snapshot_dtype] + checkpoints * CHECKPOINT_BYTES)
 
 
 def run_plan(job: DictConfig, cfg: DictConfig, model: SizedModel) -> RunPlan:

@@ -1,4 +1,4 @@
-"""Rough times of training and scoring: assumed rates of a GPU, fitted rates of a CPU thread."""
+"""Rough costs of training and scoring: assumed rates of a GPU, fitted rates of a CPU thread, bytes on disk."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ MFU_SCORING = 0.20  # of forward passes alone
 # models of scale cpu, within 10%, on one of two busy cores with AVX2; on other machines only the proportions hold.
 _THREAD_TOKEN = {"dense": 1.4e-5, "moe": 3.4e-5}
 _THREAD_FLOP = 1.85e-11
+
+# Bytes a parameter on disk: of a snapshot by its storage type; of a checkpoint with both moments of AdamW, all in fp32.
+SNAPSHOT_BYTES = {"float32": 4, "bfloat16": 2}
+CHECKPOINT_BYTES = 12
 
 
 def gpu_seconds(flops: float, utilisation: float, peak_flops: float = PEAK_FLOPS) -> float:

@@ -7,7 +7,7 @@ from torch import cuda
 
 from pma.device import cpu_threads
 from pma.model.build import flops_per_token, parameter_counts
-from pma.reproduce.cost import training_seconds
+from pma.reproduce.cost import SNAPSHOT_BYTES, training_seconds
 from pma.reproduce.experiment import RunSeed, recipes, seeds_of
 from pma.reproduce.progress import missing_tokens
 
@@ -48,8 +48,7 @@ def _megabytes(cfg: DictConfig, tokens: int) -> float:
         snapshots = tokens / cfg.train.snapshot_interval
     else:
         snapshots = sum(position > cfg.stop - tokens for position in positions)
-    element = 4 if cfg.train.snapshot_dtype == "float32" else 2
-    return snapshots * parameter_counts(cfg.model).total * element / 1e6
+    return snapshots * parameter_counts(cfg.model).total * SNAPSHOT_BYTES[cfg.train.snapshot_dtype] / 1e6
 
 
 def _merges(job: DictConfig, experiments: list[DictConfig]) -> int:
