@@ -15,6 +15,7 @@ from verdicts.decide import VERDICTS, Decision
 from verdicts.rules import Judged
 
 _WIDTH = 112  # of a terminal's lines
+_NAMED = 2  # tests that did not hold, by name
 
 
 def published_table(runs_dir: Path, scale: str) -> Path:
@@ -97,6 +98,27 @@ def ours(decision: Decision) -> str:
         f"{test.statistic}: {estimate_text(first)} {test.unit}{margin} ({count_text(first)}); "
         f"{decision.held} of {len(decision.counted)} tests hold"
     )
+
+
+def headline(decision: Decision) -> str:
+    """The first statistic with its interval and unit, no more: +0.039 [+0.030, +0.047] bits per byte; else a dash."""
+    if not decision.judged:
+        return "-"
+    first = decision.judged[0]
+    return f"{estimate_text(first)} {first.test.unit}"
+
+
+def shortfall(decision: Decision) -> str:
+    """What did not hold, or could not be decided: the names of the tests; empty where every test holds."""
+    if not decision.judged:
+        return decision.why
+    parts = []
+    for outcome, words in (("fails", "does not hold"), ("open", "undecided")):
+        names = [judged.test.statistic for judged in decision.counted if judged.outcome == outcome]
+        if names:
+            rest = len(names) - _NAMED
+            parts.append(f"{words}: {'; '.join(names[:_NAMED])}{f' and {rest} more' if rest > 0 else ''}")
+    return "; ".join(parts)
 
 
 def counts_text(decisions: Sequence[Decision]) -> str:
