@@ -81,9 +81,10 @@ plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, di
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
 	@$(REPLAY) $(if $(PUBLISHED),published=true)
 
-publish: setup ## copy your own records of SCALE to runs/SCALE/published, and their numbers into the README
+publish: setup ## copy your own records of SCALE to runs/SCALE/published, their numbers into the README, their pictures into docs/figures
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
+	@$(PY) analysis/pictures.py
 
 bench: setup ## our training against transformers' Trainer, our scoring against lm-eval's command, our merging against mergekit (about 20 minutes)
 	$(PY) benchmarks/train.py

@@ -1,4 +1,4 @@
-"""Recompute every number of the README's blocks and the published claims from the published records; exit 1 on drift.
+"""Recompute what README, published claims and pictures say from the published records; exit 1 where they differ.
 
 python analysis/verify.py
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pictures import FIGURES, stale
 from records import ROOT
 from verdicts.decide import decide_published
 from verdicts.readme import blocks, read_block
@@ -71,12 +72,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check the README and the published claims against the records.")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     parser.add_argument("--readme-path", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the published pictures")
     options = parser.parse_args()
     try:
-        differences = verify(options.runs_dir, options.readme_path)
+        differences = verify(options.runs_dir, options.readme_path) + stale(options.runs_dir, options.figures)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    print("\n".join(differences) if differences else "README and claims agree with the published records")
+    print("\n".join(differences) if differences else "README, claims and pictures agree with the published records")
     sys.exit(bool(differences))
 
 
