@@ -85,6 +85,7 @@ publish: setup ## copy your own records of SCALE to runs/SCALE/published, their 
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
 	@$(PY) analysis/pictures.py
+	@$(PY) analysis/wandb_report.py --sample
 
 bench: setup ## our training against transformers' Trainer, our scoring against lm-eval's command, our merging against mergekit (about 20 minutes)
 	$(PY) benchmarks/train.py

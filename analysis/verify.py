@@ -1,4 +1,4 @@
-"""Recompute what README, published claims and pictures say from the published records; exit 1 where they differ.
+"""Recompute what README, claims, pictures and report say from the published records; exit 1 where they differ.
 
 python analysis/verify.py
 """
@@ -18,6 +18,7 @@ from verdicts.decide import decide_published
 from verdicts.readme import blocks, read_block
 from verdicts.rules import load_rules
 from verdicts.tables import published_table, result_table
+from wandb_report import SAMPLE, stale_sample
 
 _TOLERANCE = 2e-6  # claims.csv holds six digits
 
@@ -73,12 +74,18 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     parser.add_argument("--readme-path", type=Path, default=ROOT / "README.md")
     parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the published pictures")
+    parser.add_argument("--report", type=Path, default=SAMPLE, help="the published words of the W&B report")
     options = parser.parse_args()
     try:
-        differences = verify(options.runs_dir, options.readme_path) + stale(options.runs_dir, options.figures)
+        differences = verify(options.runs_dir, options.readme_path)
+        differences += stale(options.runs_dir, options.figures) + stale_sample(options.runs_dir, options.report)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    print("\n".join(differences) if differences else "README, claims and pictures agree with the published records")
+    print(
+        "\n".join(differences)
+        if differences
+        else "README, claims, pictures and report agree with the published records"
+    )
     sys.exit(bool(differences))
 
 
