@@ -79,6 +79,7 @@ plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, di
 	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
+	$(if $(PUBLISHED),@$(DRAW) --published >/dev/null)
 	@$(REPLAY) $(if $(PUBLISHED),published=true)
 
 publish: setup ## copy your own records of SCALE to runs/SCALE/published, their numbers into the README, their pictures into docs/figures

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from drawing.description import Line, Panel
 from drawing.picture import vector
 
-_SIZE = (7.3, 3.5)  # inches; 700 pixels wide
-_TITLE = "Bits per byte (lower is better) on four kinds of task, over training tokens"
+_SIZE = (7.3, 3.8)  # inches; 700 pixels wide
+_TITLE = "Bits per byte (lower is better) over training tokens"
 _NAMES = {style.GREY: "constant learning rate", style.ORANGE: "annealing", style.BLUE: "merged (PMA)"}
 _APART = 0.07  # of the height of the axes, from one name to the next
 
@@ -43,7 +43,7 @@ def front(panel: Panel, look: Look, made_from: str) -> str:
     """A panel of lines as SVG for a page's top, on no background."""
     lines = [series for series in panel.series if isinstance(series, Line)]
     colors = {"axes.edgecolor": look.ink, "text.color": look.ink, "xtick.color": look.ink, "ytick.color": look.ink}
-    with plt.rc_context({**style.MATPLOTLIB, **colors, "font.size": 10, "lines.markersize": 5.5}):
+    with plt.rc_context({**style.MATPLOTLIB, **colors, "font.size": 12, "lines.markersize": 5.5}):
         canvas, ax = plt.subplots(figsize=_SIZE)
         for line in lines:
             ax.plot(line.x, line.y, color=look.names[line.color], lw=2, marker=line.marker)
@@ -51,7 +51,7 @@ def front(panel: Panel, look: Look, made_from: str) -> str:
         for line, y in spread(lines, _APART * (high - low)):
             place = {"xytext": (10, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
             ax.annotate(_NAMES[line.color], (line.x[-1], y), color=look.names[line.color], fontweight="bold", **place)
-        ax.set_title(_TITLE, fontsize=11)
+        ax.set_title(_TITLE, fontsize=13)
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         ax.xaxis.set_major_formatter(lambda value, _: quantity(value))
         ax.grid(axis="y", color=look.ink, alpha=0.15, lw=0.8)

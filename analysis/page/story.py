@@ -166,6 +166,6 @@ def markdown(title: str, told: Sequence[Story], figures: str) -> str:
             elif part.experiment and story.study.scale == "cpu":
                 blocks.append(
                     f'<picture><source media="(prefers-color-scheme: dark)" srcset="{figures}/readme-dark.svg">'
-                    f'<img alt="Bits per byte over training tokens" src="{figures}/readme-light.svg"></picture>'
+                    f'<img alt="Bits per byte over training tokens: constant learning rate, annealing, merged" src="{figures}/readme-light.svg"></picture>'
                 )
     return "\n\n".join(blocks) + "\n"

@@ -171,6 +171,8 @@ def published(paper, tmp_path, monkeypatch, rules) -> tuple[Path, Path]:
     readme.write_text(f"# Title\n{markers}the rest\n")
     monkeypatch.setattr(claims, "load_rules", lambda: rules)
     monkeypatch.setattr(verify, "load_rules", lambda: rules)
+    for other in ("stale", "stale_sample"):  # pictures and report have tests of their own
+        monkeypatch.setattr(verify, other, lambda *_: [])
     call(monkeypatch, "--readme", f"--runs-dir={runs}", f"--readme-path={readme}")
     return runs, readme
 
