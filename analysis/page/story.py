@@ -22,6 +22,7 @@ _SAMPLE = (
     "These are the words and pictures of the report that `make report WANDB_PROJECT=NAME` makes in W&B; there each "
     "figure also has panels over the metrics of its runs, and all training curves stand side by side."
 )
+_ALT = "Bits per byte over training tokens: constant learning rate, annealing, merged"
 _WORDS = (
     "PMA (pre-trained model averaging) averages the weights of N snapshots that lie V tokens apart in one run. "
     "Bits per byte say how well a model predicts text: lower is better."
@@ -166,6 +167,6 @@ def markdown(title: str, told: Sequence[Story], figures: str) -> str:
             elif part.experiment and story.study.scale == "cpu":
                 blocks.append(
                     f'<picture><source media="(prefers-color-scheme: dark)" srcset="{figures}/readme-dark.svg">'
-                    f'<img alt="Bits per byte over training tokens: constant learning rate, annealing, merged" src="{figures}/readme-light.svg"></picture>'
+                    f'<img alt="{_ALT}" src="{figures}/readme-light.svg"></picture>'
                 )
     return "\n\n".join(blocks) + "\n"
