@@ -30,7 +30,7 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
     ratios, tasks = study.signal_to_noise(), list(tasks)
     if not ratios:
         return (
-            f"Drawn: {BITS}. Accuracy is not: Figure 4's records, which tell whether it moves at this scale, are not "
+            f"Scores: {BITS}. Accuracy is not: Figure 4's records, which tell whether it moves at this scale, are not "
             "here."
         )
     by_task = {task: ratios.get((task, "acc"), np.nan) for task in tasks}
@@ -40,8 +40,8 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
         f"; {SIGNAL_TO_NOISE_MINIMUM:g} is needed"
     )
     if measure(study, tasks) == "acc":
-        return f"Drawn: accuracy, as it moves at this scale: {rule}."
-    return f"Drawn: {BITS}. Accuracy moves too little at this scale: {rule}."
+        return f"Scores: accuracy, as it moves at this scale: {rule}."
+    return f"Scores: {BITS}. Accuracy moves too little at this scale: {rule}."
 
 
 def window_text(table: pd.DataFrame, weights: str = "the unweighted mean") -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -82,6 +84,17 @@ def test_pictures_and_texts_are_published(study, monkeypatch, published_cpu, tmp
     assert "**87.2**" in text and "LiveBench and GPQA have no counterpart" in text
 
 
+def test_drawing_says_where_the_picture_is_and_what_comes_next(published_cpu, tmp_path):
+    arguments = ["--published", f"--runs-dir={published_cpu.parents[1]}", f"--out-dir={tmp_path}", "figure_7"]
+    fresh = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "no-font-cache"), "PMA_NEXT": ""}
+    command = [sys.executable, draw.__file__, *arguments]
+    done = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
+    assert done.stderr == "", "a stray line of a library"
+    picture_line, following = done.stdout.splitlines()
+    assert picture_line == f"Figure 7: {tmp_path / 'cpu' / 'published' / 'figure_7'}.png and .pdf"
+    assert following.startswith("next: make report")
+
+
 def test_a_picture_shows_the_numbers_of_the_records(study):
     table, figure = scores(study, "figure_1"), describe(study, "figure_1")
     heldout = next(panel for panel in figure.panels if panel.title == "held-out text")
@@ -118,7 +131,7 @@ def test_accuracy_is_drawn_where_it_moves(study, monkeypatch):
     ratios = {(task, metric): 9.0 for task in (*AXES, "average", "heldout") for metric in ("acc", "bits_per_byte")}
     monkeypatch.setattr(moving, "signal_to_noise", lambda: ratios)
     figure = describe(moving, "figure_1")
-    assert figure.panels[0].ylabel.startswith("accuracy (%)") and "Drawn: accuracy, as it moves" in figure.caption
+    assert figure.panels[0].ylabel.startswith("accuracy (%)") and "Scores: accuracy, as it moves" in figure.caption
     assert len(describe(moving, "figure_4").panels) == 6  # a column more
 
 
@@ -144,7 +157,7 @@ def test_a_study_of_ones_own_gets_a_plain_picture(write_study, tmp_path, monkeyp
     call(monkeypatch, *places, "my_study")
     assert (tmp_path / "out" / "cpu" / "my_study.png").stat().st_size > 10_000
     call(monkeypatch, *places)  # no names: all that has records
-    assert "my_study: " in capsys.readouterr().out
+    assert "My study: " in capsys.readouterr().out
     figure = describe(Study(tmp_path / "runs" / "cpu"), "my_study")
     text, tasks = figure.panels
     assert [line.label for line in text.series] == ["last", "sma, N = 2, V = 1.02k"]

@@ -147,6 +147,7 @@ def _publish(config: DataConfig, building: Path, folder: Path) -> None:
 
 def _build(config: DataConfig, data_dir: Path, folder: Path, processes: int) -> None:
     """Put everything but shards into `folder`; with data sets of the hub, plan.json for them beside it."""
+    print(f"corpus {config.name} is not there yet; it is built once:", flush=True)
     with _stage("download and check archives"):
         archives = fetch(config.sources + config.benchmarks, data_dir)
     with _stage("read, clean and split documents"):
@@ -195,7 +196,7 @@ def _build(config: DataConfig, data_dir: Path, folder: Path, processes: int) -> 
     if config.hub:
         shards.ShardPlan(read.shards, heldout_keys, texts).save(folder.parent)
     sizes = ", ".join(f"{quantity(sum(counts.values()))} {_PARTS[part]}" for part, counts in tokens.items())
-    print(f"corpus {config.name}: tokens {sizes or 'of no part yet'}", flush=True)
+    print(f"  done: {f'{sizes} (tokens)' if sizes else 'no tokens yet, they come in shards'}", flush=True)
 
 
 def _write_manifest(
@@ -251,7 +252,7 @@ def _items_path(folder: Path, axis: str) -> Path:
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
     start = time.perf_counter()
-    print(f"corpus, once: {name} ...", end="", flush=True)
+    print(f"  {name} ...", end="", flush=True)
     try:
         yield
     except BaseException:

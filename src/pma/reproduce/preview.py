@@ -41,7 +41,7 @@ def print_preview(
         )
         place = "on one GPU" if gpu else f"{at_once} at a time" if at_once > 1 else "one after the other"
         print(
-            f"to train: {count(len(todo), 'run')}, {quantity(tokens)} tokens, about {duration(seconds / at_once)} "
+            f"to train: {count(len(todo), 'run')}, {quantity(tokens)} tokens, {_rough(seconds / at_once)} "
             f"{place}; {disk_size(megabytes)} of snapshots"
         )
     if trained := [configs[key].run_id for key in configs if key not in todo]:
@@ -62,12 +62,17 @@ def _heading(job: DictConfig, experiments: list[DictConfig]) -> str:
 def _print_runs(configs: dict[RunSeed, DictConfig], todo: dict[RunSeed, _Left]) -> None:
     width = max(len(run.label) for run in todo.values())
     names = max(len(configs[key].run_id) for key in todo)
-    print(f"  {'run':{names}}  {'what it is':{width}}  {'tokens':>7}  {'time':>6}  {'disk':>8}")
+    print(f"  {'run':{names}}  {'what it is':{width}}  {'tokens':>7}  {'time':>7}  {'disk':>8}")
     for key, run in todo.items():
         print(
             f"  {configs[key].run_id:{names}}  {run.label:{width}}  {quantity(run.tokens):>7}  "
-            f"{duration(run.seconds):>6}  {disk_size(run.megabytes):>8}"
+            f"{_rough(run.seconds):>7}  {disk_size(run.megabytes):>8}"
         )
+
+
+def _rough(seconds: float) -> str:
+    """A time that is estimated: what takes seconds depends on more than the rates of training."""
+    return "< 1 min" if seconds < 60 else duration(seconds)
 
 
 def _left(cfg: DictConfig, gpu: bool) -> _Left:
