@@ -21,7 +21,7 @@ def test_a_new_experiment_file_is_a_target(tmp_path):
         (tmp_path / name).touch()
 
     def make(*arguments: str) -> str:
-        command = ["make", "-n", "-C", str(tmp_path), "-f", str(ROOT / "Makefile"), *arguments]
+        command = ["make", "--no-print-directory", "-n", "-C", str(tmp_path), "-f", str(ROOT / "Makefile"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     for target, name in (("reproduce-figure-4", "figure_4"), ("reproduce-my-own-study", "my-own_study")):
@@ -32,6 +32,7 @@ def test_a_new_experiment_file_is_a_target(tmp_path):
             [".venv/bin/python", "-m", "pma.replay"],
         ]
         assert lines and "next: make claims SCALE=smoke" in make(target, "SCALE=smoke").splitlines()[-1]
+    assert "figure-4 my-own-study" in make("help")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
