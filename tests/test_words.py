@@ -14,12 +14,12 @@ register(TrainingJob)
 @pytest.mark.parametrize(
     ("run", "words"),
     [
-        ("moe_main", "trained from scratch"),
+        ("moe_main", "from scratch"),
         ("annealed_moe_main", "annealed fork of moe_main"),
-        ("continued_pma", "continued on other text from 10 merged snapshots of moe_main"),
-        ("sft_baseline", "fine-tuned from the last snapshot of moe_main, 0.05 × the usual learning rate"),
-        ("spike_pma", "resumed from 3 merged snapshots of spike, 25 × the usual learning rate"),
-        ("lr_half", "trained from scratch, 0.5 × the usual learning rate"),
+        ("continued_pma", "continued on other text from a merge of moe_main"),
+        ("sft_baseline", "fine-tuned from the last snapshot of moe_main, 0.05 × rate"),
+        ("spike_pma", "resumed from a merge of spike, 25 × rate"),
+        ("lr_half", "from scratch, 0.5 × rate"),
     ],
 )
 def test_a_run_is_told_in_words(run, words):

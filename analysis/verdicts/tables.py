@@ -168,10 +168,10 @@ def _test_cells(judged: Judged) -> list[str]:
 
 def screen(decisions: Sequence[Decision], scale: str) -> str:
     """The compact table for a terminal: each claim with its verdict, the first number, and what did not hold."""
-    lines = [
-        f"The paper's claims, judged at scale {scale}. Each number has its 95 % interval.",
-        "",
-    ]
+    lines = [f"The paper's claims, judged at scale {scale}. Each number has its 95 % interval."]
+    if scale == "smoke":
+        lines.append("Scale smoke only proves that everything runs: these verdicts say nothing about the claims.")
+    lines.append("")
     for d in decisions:
         lines += _hanging(f"{d.claim.name:4} {d.verdict.upper() if d.judged else d.verdict:20}", d.claim.text)
         if d.judged:
@@ -190,7 +190,7 @@ def _hanging(first: str, text: str) -> list[str]:
 def compare(decisions: Sequence[Decision], published: Path) -> str:
     """Where verdicts differ from the published ones."""
     if not published.exists():
-        return "no verdicts are published at this scale, so there are none to compare with"
+        return "No verdicts are published at this scale, so there are none to compare with."
     before = pd.read_csv(published).groupby("claim")["verdict"].first()
     lines = [
         f"  {d.claim.name}: {d.verdict} here, {before.get(d.claim.name, 'missing')} published"

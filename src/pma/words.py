@@ -54,22 +54,22 @@ def run_in_words(cfg: DictConfig) -> str:
     parent = init.parent
     if parent.run is None:
         given = init.weights or init.checkpoint
-        text = f"trained on from {given}" if given else "trained from scratch"
+        text = f"from {given}" if given else "from scratch"
     elif is_fork(cfg):
         text = f"{'annealed ' if schedule.decay_tokens else ''}fork of {parent.run}"
     else:
-        start = (
-            f"the last snapshot of {parent.run}" if parent.n == 1 else f"{parent.n} merged snapshots of {parent.run}"
-        )
+        start = f"the last snapshot of {parent.run}" if parent.n == 1 else f"a merge of {parent.run}"
         work = {"continued": "continued on other text", "instruct": "fine-tuned"}.get(part, "resumed")
         text = f"{work} from {start}"
     times = schedule.peak_lr / cfg.scale.peak_lr
-    return text if abs(times - 1) < 1e-9 else f"{text}, {times:.3g} × the usual learning rate"
+    return text if abs(times - 1) < 1e-9 else f"{text}, {times:.3g} × rate"
 
 
 def wrapped(label: str, names: list[str]) -> str:
     """A list after its label, wrapped to the width of a terminal."""
-    return textwrap.fill(f"{label} {', '.join(names)}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    together = [name.replace(" ", "\0") for name in names]  # a name is not broken over two lines
+    text = textwrap.fill(f"{label} {', '.join(together)}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return text.replace("\0", " ")
 
 
 def short(path: Path) -> str:

@@ -236,7 +236,7 @@ def test_fresh_verdicts_are_compared_with_the_published_ones(published, paper, m
     shutil.rmtree(runs / "cpu" / "figure_9")
     call(monkeypatch, *arguments)
     assert "C2: not run here, replicated published" in capsys.readouterr().out
-    assert compare([], tmp_path / "none.csv").startswith("no verdicts are published")
+    assert compare([], tmp_path / "none.csv").startswith("No verdicts are published")
     markdown = (tmp_path / "out" / "cpu" / "claims.md").read_text()
     assert "## Every test" in markdown and "nan" not in markdown
 

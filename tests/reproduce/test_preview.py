@@ -16,8 +16,8 @@ def test_the_plan_is_told_in_plain_words(compose_job, tmp_path, capsys):
     assert reproduce(compose_job("experiment=figure_3", f"runs_dir={tmp_path}", "dry_run=true")) == []
     plan = capsys.readouterr().out
     assert plan.startswith("Figure 3, scale smoke: ")
-    assert "standing for 1.3B/13B: annealed fork of moe_main" in plan
-    assert "to train: 2 runs, 119k tokens, < 1 min one after the other; 33 MB of snapshots" in plan
+    assert "17.7k MoE, standing for 1.3B/13B, from scratch" in plan and "annealed fork of moe_main  " in plan
+    assert "to train: 2 runs, 119k tokens, < 1 min, one after the other; 33 MB of snapshots" in plan
     assert "at most 17 models" in plan and str(tmp_path / "smoke") in plan
     assert plan.endswith("dry_run=true: nothing was done\n")
 

@@ -41,7 +41,7 @@ def print_preview(
         )
         place = "on one GPU" if gpu else f"{at_once} at a time" if at_once > 1 else "one after the other"
         print(
-            f"to train: {count(len(todo), 'run')}, {quantity(tokens)} tokens, {_rough(seconds / at_once)} "
+            f"to train: {count(len(todo), 'run')}, {quantity(tokens)} tokens, {_rough(seconds / at_once)}, "
             f"{place}; {disk_size(megabytes)} of snapshots"
         )
     if trained := [configs[key].run_id for key in configs if key not in todo]:
@@ -68,6 +68,8 @@ def _print_runs(configs: dict[RunSeed, DictConfig], todo: dict[RunSeed, _Left]) 
             f"  {configs[key].run_id:{names}}  {run.label:{width}}  {quantity(run.tokens):>7}  "
             f"{_rough(run.seconds):>7}  {disk_size(run.megabytes):>8}"
         )
+    if any("× rate" in run.label for run in todo.values()):
+        print("  rate: the usual learning rate of this scale")
 
 
 def _rough(seconds: float) -> str:
@@ -81,7 +83,9 @@ def _left(cfg: DictConfig, gpu: bool) -> _Left:
         return _Left(0, 0.0, 0.0, "")
     counts = parameter_counts(cfg.model)
     flops = flops_per_token(cfg.model, cfg.scale.sequence_length)
-    label = f"{model_label(cfg.model, counts.total)}: {run_in_words(cfg)}"
+    label = run_in_words(cfg)
+    if cfg.init.parent.run is None:  # else the model is that of the run that it starts from
+        label = f"{model_label(cfg.model, counts.total)}, {label}"
     seconds = training_seconds(cfg.model.kind, flops, tokens, gpu)
     return _Left(tokens, seconds, _megabytes(cfg, tokens, counts), label)
 
