@@ -17,6 +17,7 @@ from verdicts.rules import load_rules
 from verdicts.tables import claims_markdown, compare, published_table, result_table, screen
 
 from pma.files import write_text
+from pma.words import print_next, short
 
 
 def main() -> None:
@@ -60,9 +61,10 @@ def judge_fresh(options: argparse.Namespace) -> None:
     write_text(out / "claims.csv", result_table(decisions, options.scale).to_csv(index=False))
     write_text(out / "claims.md", claims_markdown(decisions, options.scale))
     print(screen(decisions, options.scale))
-    print(f"every test: {out / 'claims.md'}")
     if options.compare:
         print(compare(decisions, published_table(options.runs_dir, options.scale)))
+    print(f"every test with its numbers: {short(out / 'claims.md')}")
+    print_next("make report (the published claims, figures and numbers on one page)")
 
 
 if __name__ == "__main__":

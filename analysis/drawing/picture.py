@@ -41,7 +41,6 @@ def save(figure: Figure, out: Path, name: str) -> None:
     plt.close(canvas)
     for file_name, text in figure.texts.items():
         write_text(out / file_name, text)
-    print(f"{name}: {out / f'{name}.png'} and .pdf")
 
 
 def svg(figure: Figure, made_from: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import style
-from drawing.captions import measure_text, scores_text, window_text
+from drawing.captions import measure_text, model_text, scores_text, window_text
 from drawing.description import Figure, Panel, figure
 from drawing.parts import line
 from drawing.scores import measure, pick, scores
@@ -47,11 +47,12 @@ def describe(study: Study) -> Figure:
         "Figure 3: constant learning rate, annealing, and PMA after a fork",
         [panels[:3], panels[3:]],
         (9, 5.4),
-        f"Fork of the main run at {quantity(table['tokens'].min())} tokens; cosine annealing to 0.",
+        model_text(study),
+        f"At {quantity(table['tokens'].min())} training tokens the run goes on twice: at its constant learning rate, "
+        "and annealed, the rate falling to 0 along a cosine.",
         window_text(table),
-        scores_text(study, table),
-        "Those at PMA are of its difference to the constant branch.",
         measure_text(study),
+        scores_text(study, table, "drawn at PMA, that of its paired difference to the constant branch"),
         "Axes do not start at 0. The paper (1.3B/13B, fork at 1.4T, 250B tokens more): PMA is first above both, at the "
         "end on a par with annealing.",
     )

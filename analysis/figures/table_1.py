@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from drawing.captions import PAPER, items_text
+from drawing.captions import PAPER, items_text, model_text, pma_text
 from drawing.description import Figure, Table, figure
 from drawing.scores import pick, scores
 from formats import quantity, rate
@@ -81,8 +81,11 @@ def _notes(study: Study, table: pd.DataFrame) -> list[str]:
     parent = study.config("sft_pma")["init"]["parent"]
     tokens = quantity(study.config("sft_pma")["train"]["total_tokens"])
     return [
-        f"{tokens} tokens of fine-tuning from the main run's end; PMA: mean of {parent['n']} snapshots, V = "
-        f"{quantity(parent['interval'])} tokens. ± standard error over items. Bold: best of the tuned rows.",
+        model_text(study, "sft_baseline"),
+        f"{tokens} tokens of fine-tuning from the main run's end: from its last snapshot (baseline), or from PMA.",
+        pma_text([(parent["n"], parent["interval"])]),
+        "Bits per byte: what the model needs for each byte of the right answer; ± one standard error over items; bold: "
+        "best of the tuned rows.",
         items_text(study, table[table["task"].isin(task for _, task in COLUMNS)]),
         MAPPING,
     ]

@@ -29,6 +29,7 @@ from pma.files import MANIFEST, complete_lines, read_manifest
 from pma.layout import snapshots
 from pma.merge.weights import method_weights
 from pma.tracking import WANDB, Run, Weights, mode_of, sent_before, snapshot_artifact
+from pma.words import duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,7 +240,7 @@ def replay(job: DictConfig) -> int:
     from tqdm import tqdm
 
     if (mode := mode_of(job.tracking.mode)) == "off":
-        print("W&B is off: nothing sent")
+        print("W&B: off, nothing was sent")
         return 0
     place = Path(job.runs_dir) / job.scale
     root = place / "published" if job.published else place
@@ -257,13 +258,16 @@ def replay(job: DictConfig) -> int:
         before |= sent_before(folder, job.tracking.project, mode)
     todo = [step for step in steps if before.get(step.settings["id"]) != step.sent]
     began = time.perf_counter()
-    for done, step in enumerate(tqdm(todo, desc=f"W&B, {mode}", unit="run", disable=None)):
+    for done, step in enumerate(tqdm(todo, desc=f"W&B, {mode}", unit="run", leave=False, disable=None)):
         if not send(step, step.place(place), job.tracking):
             raise ValueError(f"W&B stopped after {done} runs; call again to send the rest")
-    folders = f" ({place / WANDB}: training; {place / _SCORES / WANDB}: merges, scores, figures)"
-    where = job.tracking.project + (folders if mode == "offline" else "")
-    seconds = time.perf_counter() - began
-    print(f"{len(todo)} W&B runs sent to {where}, {len(steps) - len(todo)} there already, {seconds:.0f} s")
+    sent = f"{len(todo)} new, {len(steps) - len(todo)} there already, {duration(time.perf_counter() - began)}"
+    if mode == "offline":
+        how = "docs/reading-results.md says how to see them without an account"
+        folders = f"training curves as offline runs in {place / WANDB}, scores in {place / _SCORES / WANDB}"
+        print(f"W&B: {folders} ({sent}); {how}")
+    else:
+        print(f"W&B: training curves and scores sent to project {job.tracking.project} ({sent})")
     return len(todo)
 
 

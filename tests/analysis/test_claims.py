@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import scipy.stats
 import verify
-from records import Study
+from plain import plain
+from records import ROOT, Study
 from synthetic_world import ITEMS, World, rng_of, write_run, write_world
 from verdicts.decide import decide
 from verdicts.readme import claims_block, deviations_block
@@ -218,6 +219,15 @@ def test_a_readme_without_its_markers_and_unpublished_records_are_errors(publish
         call(monkeypatch, "--readme", f"--runs-dir={tmp_path}", f"--readme-path={readme}")
 
 
+def test_the_terminal_names_things_in_plain_words():
+    table = pd.read_csv(ROOT / "runs" / "cpu" / "published" / "claims.csv")
+    for name in table["statistic"].dropna():
+        assert "_" not in plain(name) and "doublings" not in plain(name)
+    assert plain("gain, moe_3b_30b (0.843M)") == "gain, 0.843M MoE, standing for 3B/30B"
+    assert plain("gain of ema_0.1 at 0.63M tokens") == "gain of EMA(0.1) at 0.63M tokens"
+    assert plain("spread over V, first minus last point") == "spread over V, first minus last point"
+
+
 def test_fresh_verdicts_are_compared_with_the_published_ones(published, paper, monkeypatch, tmp_path, capsys):
     runs, _ = published
     for folder in paper.iterdir():
@@ -228,7 +238,7 @@ def test_fresh_verdicts_are_compared_with_the_published_ones(published, paper, m
     shutil.rmtree(runs / "cpu" / "figure_9")
     call(monkeypatch, *arguments)
     assert "C2: not run here, replicated published" in capsys.readouterr().out
-    assert compare([], tmp_path / "none.csv").startswith("no published verdicts")
+    assert compare([], tmp_path / "none.csv").startswith("No verdicts are published")
     markdown = (tmp_path / "out" / "cpu" / "claims.md").read_text()
     assert "## Every test" in markdown and "nan" not in markdown
 

@@ -63,7 +63,7 @@ def _columns(item: dict) -> list[dict]:
 
 def test_charts_and_tables_hold_what_the_figure_describes(runs_dir):
     figure = describe(Study(runs_dir / "cpu" / "published"), "figure_1")
-    heldout = next(panel for panel in figure.panels if panel.title == "held-out text: value")
+    heldout = next(panel for panel in figure.panels if panel.title == "held-out text")
     sources = [columns for columns in _columns(chart.chart(heldout)) if "group" in columns]
     assert [list(columns["group"]) for columns in sources] == [
         ["576k (1.3B/ 13B)", "843k (3B/ 30B)", "1.43M (10B/ 100B)", "2.48M (20B/ 200B)"]

@@ -14,6 +14,7 @@ from pma.layout import snapshot_dir
 from pma.run import run_folder
 from pma.torchtitan.config import write_config
 from pma.torchtitan.convert import convert
+from pma.words import print_next
 
 _STEP = re.compile(r"step-(\d+)")
 
@@ -48,7 +49,9 @@ def run(job: DictConfig) -> None:
     if job.convert is not None:
         length, tokenizer = cfg.scale.sequence_length, Path(job.tokenizer)
         model = convert(job.convert, _output(job, cfg), cfg.model, length, tokenizer)
-        print(f"{model}\nnext: python -m pma.evaluate model={model}", flush=True)
+        print(f"the checkpoint as a Hugging Face folder: {model}")
+        print_next(f"python -m pma.evaluate model={model}")
         return
     path = write_config(cfg, Path(job.output or f"{run_folder(cfg)}/torchtitan"), job.tokenizer)
-    print(f"{path}\nnext: its first lines say how to start it", flush=True)
+    print(f"the config for torchtitan: {path}; its first lines say how to start it")
+    print_next(f"head {path}")

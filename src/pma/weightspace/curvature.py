@@ -97,13 +97,15 @@ def measure(
     vectors = snapshot_vectors(folders, model)
     origin = weight_vector(model, reference)
     models = {"reference": origin, **{f"snapshot_{i}": v for i, v in enumerate(vectors, 1)}, "merged": vectors.mean(0)}
-    losses = {name: _loss_of(model, v, batches) for name, v in tqdm(models.items(), desc="losses", disable=None)}
+    losses = {
+        name: _loss_of(model, v, batches) for name, v in tqdm(models.items(), desc="losses", leave=False, disable=None)
+    }
 
     write_vector(model, origin)
     parameters = list(model.parameters())
     gradient: Any = 0
     hessian: Any = 0
-    for part, share in tqdm(_parts(model, batches), desc="Hessian", disable=None):
+    for part, share in tqdm(_parts(model, batches), desc="Hessian", leave=False, disable=None):
         first, second = derivatives(_cross_entropy(model, part), parameters, vectors - origin)
         gradient, hessian = gradient + share * first, hessian + share * second
     rows = [("gradient", i, 0, value) for i, value in enumerate(gradient.tolist(), 1)]

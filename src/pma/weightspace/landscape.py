@@ -166,7 +166,9 @@ def planes(
     merged = vectors.mean(0)
     deviations = vectors - merged
     both_planes = [weights_plane(model, merged), principal_plane(deviations)]
-    progress = tqdm(total=len(folders) + 1 + 2 * (resolution**2 + len(folders)), desc="points", disable=None)
+    progress = tqdm(
+        total=len(folders) + 1 + 2 * (resolution**2 + len(folders)), desc="points", leave=False, disable=None
+    )
 
     def scored(vector: Tensor) -> dict[str, float]:
         write_vector(model, vector)
