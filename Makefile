@@ -75,7 +75,7 @@ report: setup ## report/index.html from the published records (under a minute); 
 	@$(PY) analysis/report.py
 	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
 
-plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/scale.md; under a minute)
+plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/plan.md; under a minute)
 	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
