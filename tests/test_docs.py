@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from documents import DOCUMENTS, ROOT, anchors, blocks, links
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from markdown_files import DOCUMENTS, ROOT, anchors, blocks, links
 from safetensors.numpy import save_file
 
 from pma import cli

@@ -9,32 +9,33 @@ from records import Study
 
 from verdicts.decide import Decision
 from verdicts.tables import count_text, counts_text, estimate_text, markdown_table
-from verdicts.words import plain_words
+from verdicts.words import Words, plain_words
 
 _OUTCOMES = {"open": "undecided", "shown": "shown, not counted"}
 
 
 def claims_sections(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Study]) -> str:
     """All claims, each with its numbers at every scale."""
+    plain = {scale: plain_words(study) for scale, study in studies.items()}
     counts = [f"Scale {scale}: {counts_text(decisions)}." for scale, decisions in decided.items()]
     sections = [
-        _section(dict(zip(decided, same, strict=True)), studies) for same in zip(*decided.values(), strict=True)
+        _section(dict(zip(decided, same, strict=True)), studies, plain) for same in zip(*decided.values(), strict=True)
     ]
     return "\n\n".join([*counts, *sections])
 
 
-def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study]) -> str:
+def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study], plain: Mapping[str, Words]) -> str:
     """One claim: question, design, numbers, picture, command."""
     claim = next(iter(of_scales.values())).claim
     figure = claim.experiments[0]
     limits = [f"**Limits.** {claim.limits}"] if claim.limits else []
-    numbers = [_numbers(scale, decision, studies[scale]) for scale, decision in of_scales.items()]
+    numbers = [_numbers(scale, decision, studies[scale], plain[scale]) for scale, decision in of_scales.items()]
     return "\n\n".join(
         [
             f'## <a id="{claim.name.lower()}"></a>{claim.name}. {claim.text}',
             f"**The paper** ({claim.source}). {claim.paper}.",
             f"**What we measure.** {claim.measure}",
-            f"**What decides.** The rule is {_stopped(claim.decides)} {_stopped(claim.reason)}",
+            f"**What decides.** Rule: {_stopped(claim.decides)} {_stopped(claim.reason)}",
             *limits,
             *numbers,
             f"![{claim.source}, from our records](figures/{figure}.svg)",
@@ -43,9 +44,8 @@ def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study]) ->
     )
 
 
-def _numbers(scale: str, decision: Decision, study: Study) -> str:
+def _numbers(scale: str, decision: Decision, study: Study, plain: Words) -> str:
     """The verdict at one scale, and a row for each test."""
-    plain = plain_words(study)
     if not decision.judged:
         return f"**Scale {scale}: {decision.verdict}.** {decision.why}"
     rows = [

@@ -13,6 +13,7 @@ from records import ROOT, Study
 from sizes import sizes
 
 from verdicts.decide import Decision
+from verdicts.rules import BITS_UNIT
 from verdicts.tables import counts_text, headline, markdown_table, shortfall
 from verdicts.words import plain_words
 
@@ -59,11 +60,10 @@ def claims_block(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str
         rows = []
         for decision in decisions:
             claim, anchor = decision.claim, f"docs/claims.md#{decision.claim.name.lower()}"
+            number = headline(decision).removesuffix(f" {BITS_UNIT}")
             what = f"{plain(decision.judged[0].test.statistic)}: " if decision.judged else ""
             verdict = "; ".join(filter(None, [f"**{decision.verdict}**", plain(shortfall(decision))]))
-            rows.append(
-                [f"{claim.name}: {claim.text}", f"{what}{headline(decision)}", verdict, f"[{claim.source}]({anchor})"]
-            )
+            rows.append([f"{claim.name}: {claim.text}", f"{what}{number}", verdict, f"[{claim.source}]({anchor})"])
         header = ["the paper's claim", f"our number [95 % interval], scale {scale}", "verdict", "details"]
         family = sum(not math.isnan(judged.p) for decision in decisions for judged in decision.counted)
         count = f"Scale {scale}: {counts_text(decisions)}. {family} tests share one Holm correction."

@@ -10,33 +10,41 @@ from sizes import sizes
 
 # What a name says that is no size of a model, the longer ones first.
 _WORDS = (
-    ("moe_main, Hessian at annealed_moe_main", "snapshots at constant rate, Hessian at the end of annealing"),
-    ("annealed_moe_main, Hessian at annealed_moe_main", "annealed snapshots, Hessian at the end of annealing"),
-    ("moe_main, Hessian at mean", "snapshots at constant rate, Hessian at their mean"),
+    ("moe_main, Hessian at annealed_moe_main", "Hessian at annealing's end"),
+    ("annealed_moe_main, Hessian at annealed_moe_main", "annealed snapshots, Hessian at annealing's end"),
+    ("moe_main, Hessian at mean", "Hessian at the snapshots' mean"),
     ("continued_pma_half_end", "half the rate, higher end"),
     ("continued_pma_half", "half the rate"),
     ("continued_pma", "same rate"),
-    ("sft_pma_double", "a merge at twice the rate"),
-    ("sft_pma_half", "a merge at half the rate"),
-    ("sft_pma", "a merge at the same rate"),
-    ("spike_pma", "the restart from the mean"),
-    ("spike_last", "the restart from the last good snapshot"),
+    ("baseline minus sft_pma_double after fine-tuning", "baseline minus merge, twice the rate"),
+    ("baseline minus sft_pma_half after fine-tuning", "baseline minus merge, half the rate"),
+    ("baseline minus sft_pma after fine-tuning", "baseline minus merge, same rate"),
+    ("end of spike_pma, below the level before the collapse", "final loss of the restart, below the old level"),
+    ("highest loss of spike_pma after the point of collapse, above the level", "highest loss of it, above that level"),
+    ("end of spike_last, below the level before the collapse", "final loss without a merge, below the old level"),
+    (
+        "highest loss of spike_last after the point of collapse, above the level",
+        "highest loss without a merge, above it",
+    ),
     ("spike collapses", "The run collapses"),
     ("spike", "the run"),
-    ("baseline over PMA-init", "baseline over the start from a merge"),
-    ("PMA early against", "merge early in annealing against"),
+    ("baseline over PMA-init", "baseline over merge"),
+    ("PMA early against the end of annealing", "early merge against annealing's end"),
     ("PMA against", "merge against"),
-    ("plane of principal", "plane of principal directions"),
+    ("share of snapshots farther", "snapshots farther"),
+    ("plane of principal", "principal plane"),
     ("plane of weights", "plane of two weights"),
     ("ema_0.1", "EMA(0.1)"),
     ("ema_0.2", "EMA(0.2)"),
     ("sma", "SMA"),
     ("wma", "WMA"),
 )
+Words = Callable[[str], str]  # a text in plain words
+
 _COUNT = r"(?: \([\d.]+M\))?"  # of parameters, which the size's own name says
 
 
-def plain_words(study: Study) -> Callable[[str], str]:
+def plain_words(study: Study) -> Words:
     """A function that puts plain words for the names of runs and methods of one scale.
 
     `gain, moe_main (0.576M)` becomes `gain, 576k MoE`.
