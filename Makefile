@@ -68,7 +68,7 @@ figures: setup ## draw everything from the published records (under a minute, no
 claims: setup ## judge the claims from your own records
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 
-verify: setup ## recompute every number of the README and the claims from the published records; fails on drift
+verify: setup ## recompute every number of README, docs and claims from the published records; fails on drift
 	@$(PY) analysis/verify.py
 
 report: setup ## report/index.html from the published records (under a minute); with WANDB_PROJECT=NAME also the report in W&B
@@ -79,11 +79,14 @@ plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, di
 	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
+	$(if $(PUBLISHED),@$(DRAW) --published >/dev/null)
 	@$(REPLAY) $(if $(PUBLISHED),published=true)
 
-publish: setup ## copy your own records of SCALE to runs/SCALE/published, and their numbers into the README
+publish: setup ## copy your own records of SCALE to runs/SCALE/published, their numbers into README and docs, their pictures into docs/figures
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
+	@$(PY) analysis/pictures.py
+	@$(PY) analysis/wandb_report.py --sample
 
 bench: setup ## our training against transformers' Trainer, our scoring against lm-eval's command, our merging against mergekit (about 20 minutes)
 	$(PY) benchmarks/train.py

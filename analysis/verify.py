@@ -1,4 +1,4 @@
-"""Recompute every number in README and docs and the published claims from the published records; exit 1 on drift.
+"""Recompute what README, docs, claims, pictures and report say from the published records; exit 1 where they differ.
 
 python analysis/verify.py
 """
@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from documents import contents, differences
+from pictures import FIGURES, stale
 from records import ROOT
 from verdicts.decide import decide_published
 from verdicts.rules import load_rules
 from verdicts.tables import published_table, result_table
+from wandb_report import SAMPLE, stale_sample
 
 _TOLERANCE = 2e-6  # claims.csv holds six digits
 
@@ -58,12 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check README, docs and the published claims against the records.")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     parser.add_argument("--readme-path", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the published pictures")
+    parser.add_argument("--report", type=Path, default=SAMPLE, help="the published words of the W&B report")
     options = parser.parse_args()
     try:
         found = verify(options.runs_dir, options.readme_path.parent)
+        found += stale(options.runs_dir, options.figures) + stale_sample(options.runs_dir, options.report)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    print("\n".join(found) if found else "README, docs and claims agree with the published records")
+    agreed = "README, docs, claims, pictures and report agree with the published records"
+    print("\n".join(found) if found else agreed)
     sys.exit(bool(found))
 
 

@@ -31,6 +31,11 @@ def _panel(table: pd.DataFrame, task: str, metric: str, title: str) -> Panel:
     )
 
 
+def average(study: Study) -> Panel:
+    """The average of the four axes, in bits per byte: what the README shows."""
+    return _panel(scores(study, "figure_3"), "average", "bits_per_byte", "average of the four axes")
+
+
 def describe(study: Study) -> Figure:
     """Four axes, their average and held-out text over tokens."""
     table = scores(study, "figure_3")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from formats import minutes
+from pictures import picture
 from records import Study
 
 from verdicts.decide import Decision
@@ -25,9 +27,8 @@ def claims_sections(decided: Mapping[str, Sequence[Decision]], studies: Mapping[
 
 
 def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study], plain: Mapping[str, Words]) -> str:
-    """One claim: question, design, numbers, picture, command."""
+    """One claim: question, design, numbers and picture of each scale, command."""
     claim = next(iter(of_scales.values())).claim
-    figure = claim.experiments[0]
     limits = [f"**Limits.** {claim.limits}"] if claim.limits else []
     numbers = [_numbers(scale, decision, studies[scale], plain[scale]) for scale, decision in of_scales.items()]
     return "\n\n".join(
@@ -38,7 +39,6 @@ def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study], pl
             f"**What decides.** Rule: {_stopped(claim.decides)} {_stopped(claim.reason)}",
             *limits,
             *numbers,
-            f"![{claim.source}, from our records](figures/{figure}.svg)",
             f"Make it again: `{claim.command}`",
         ]
     )
@@ -63,9 +63,10 @@ def _numbers(scale: str, decision: Decision, study: Study, plain: Words) -> str:
         if (study.root / name).is_dir()
     )
     cost = f"Records: {folders}. They took {minutes(decision.seconds)} of training, merging and scoring."
-    return "\n".join(
-        [f"**Scale {scale}: {decision.verdict}.** {plain(decision.sentence)}", "", *table, "", cost],
-    )
+    drawn = picture(Path("figures"), scale, decision.claim.experiments[0]).as_posix()
+    shown = f"![{decision.claim.source} from our records, scale {scale}]({drawn})"
+    sentence = f"**Scale {scale}: {decision.verdict}.** {plain(decision.sentence)}"
+    return "\n".join([sentence, "", *table, "", cost, "", shown])
 
 
 def _stopped(text: str) -> str:

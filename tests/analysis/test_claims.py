@@ -184,6 +184,8 @@ def published(published_cpu, tmp_path, monkeypatch, rules) -> tuple[Path, Path]:
         (root / name).write_text(f"# Title\n{markers}the rest\n")
     monkeypatch.setattr(claims, "load_rules", lambda: rules)
     monkeypatch.setattr(verify, "load_rules", lambda: rules)
+    for other in ("stale", "stale_sample"):  # pictures and report have tests of their own
+        monkeypatch.setattr(verify, other, lambda *_: [])
     call(monkeypatch, "--readme", f"--runs-dir={runs}", f"--readme-path={root / 'README.md'}")
     return runs, root
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 from pathlib import Path
 
 import draw
@@ -133,18 +132,6 @@ def test_a_study_of_ones_own_gets_a_plain_picture(write_study, tmp_path, monkeyp
     assert [line.label for line in text.series] == ["last", "sma, N = 2, V = 1.02k"]
     assert all(isinstance(line, Line) and len(line.x) == 2 and np.isfinite(line.error).all() for line in tasks.series)
     assert (tasks.series[1].y < tasks.series[0].y).all()
-
-
-def test_the_example_of_the_docs_is_a_figure(write_study, tmp_path):
-    text = (Path(draw.__file__).parents[1] / "docs" / "reading-results.md").read_text(encoding="utf-8")
-    start = text.index("    from drawing.description import")
-    end = text.index("\n\n", text.index("    def describe"))
-    namespace: dict = {}
-    exec(textwrap.dedent(text[start:end]), namespace)
-    write_study(tmp_path / "cpu")
-    figure = namespace["describe"](Study(tmp_path / "cpu"))
-    (gains,) = figure.panels[0].series
-    assert gains.y == pytest.approx([0.1, 0.1], abs=0.1) and (gains.error > 0).all()
 
 
 def test_a_missing_record_is_named_in_one_line(study, tmp_path, monkeypatch, capsys):

@@ -13,10 +13,13 @@ import pytest
 import report
 import wandb_report
 from drawing import chart
+from drawing.curves import CURVES
 from drawing.find import describe
+from finding import finding
 from records import Study
 from verdicts.decide import VERDICTS
 from verdicts.readme import deviations
+from wandb_workspaces.reports.v2.internal import Spec, UnknownBlock
 
 FIGURES = ("figure_1", "figure_4", "figure_8", "table_1", "equation_15")
 
@@ -146,12 +149,48 @@ def test_the_page_in_a_browser(page, published_cpu, width, scheme):
         browser.close()
 
 
-def test_the_wandb_report_says_the_same_without_a_login(runs_dir, tmp_path, monkeypatch, capsys):
+def _panels(block: dict) -> list[str]:
+    """What the panels of a grid show: keys of pictures, metrics, or patterns of metrics."""
+    configs = [panel["config"] for panel in block["metadata"]["panelBankSectionConfig"]["panels"]]
+    return [key for c in configs for key in c.get("mediaKeys") or c.get("metrics") or [c["metricRegex"]]]
+
+
+def test_the_wandb_report_has_each_figure_once_and_the_curves_once(runs_dir, tmp_path, monkeypatch, capsys):
     call(monkeypatch, wandb_report, "--project=p", f"--runs-dir={runs_dir}", f"--out={tmp_path}")
     assert "wandb login" in capsys.readouterr().out
-    spec = json.loads((tmp_path / "wandb-report.json").read_text())
+    text = (tmp_path / "wandb-report.json").read_text()
+    spec = json.loads(text)
+    read = Spec.model_validate_json(text).blocks  # as wandb-workspaces reads a report that W&B keeps
+    assert [block.type for block in read] == [block["type"] for block in spec["blocks"]]
+    assert not any(isinstance(block, UnknownBlock) for block in read)
     grids = [block for block in spec["blocks"] if block["type"] == "panel-grid"]
-    assert len(grids) == 3 * (len(FIGURES) + 1)
-    assert '"figure_4"' in json.dumps(grids) and '"my_study"' in json.dumps(grids)
-    words = (tmp_path / "wandb-report.md").read_text()
-    assert "**C1**" in words and "What differs from the paper" in words and "hours of training" in words
+    shown = [key for block in grids for key in _panels(block)]
+    for key in (*FIGURES, "my_study", *CURVES):
+        assert shown.count(key) == 1, key
+    (curves,) = [block for block in grids if "tokens_per_second" in _panels(block)]
+    names = [runset["name"] for runset in curves["metadata"]["runSets"]]
+    assert names[0] == "Figure 1" and "My study" in names
+    runs = re.findall(r"[\w.]+-seed\d", json.dumps(curves["metadata"]["runSets"]))
+    assert len(runs) == len(set(runs)) and set(runs) == set(Study(runs_dir / "cpu" / "published").run_folders())
+    heads = [b["children"][0]["text"] for b in spec["blocks"] if b["type"] == "heading" and b["level"] == 1]
+    assert heads == ["Finding", "Figures", "Verdicts", "What differs from the paper", "Cost", "Conclusion"]
+
+
+def test_the_report_in_markdown_reads_alone(published_cpu, tmp_path):
+    place = tmp_path / "wandb-report.md"
+    text = wandb_report.sample(published_cpu.parents[1], place)
+    found = finding(Study(published_cpu))
+    assert found.sentence in text and all(point in text for point in found.advice)
+    table = [line for line in text.splitlines() if line.startswith("| C")]
+    assert len(table) == 17 and any("does not hold: " in line and "**not replicated**" in line for line in table)
+    links = re.findall(r'(?:\]\(|src="|srcset=")([^)"]+\.svg)', text)
+    assert len(links) == 15 and all((tmp_path / link).resolve().is_file() for link in links)
+
+
+def test_verify_finds_a_report_that_is_older_than_its_records(runs_dir, tmp_path, monkeypatch):
+    place = tmp_path / "wandb-report.md"
+    assert "--sample" in wandb_report.stale_sample(runs_dir, place)[0]
+    call(monkeypatch, wandb_report, f"--sample={place}", f"--runs-dir={runs_dir}")
+    assert wandb_report.stale_sample(runs_dir, place) == []
+    place.write_text(place.read_text().replace("+0.039", "+0.139"))
+    assert len(wandb_report.stale_sample(runs_dir, place)) == 1
