@@ -88,21 +88,21 @@ figures: setup ## draw all figures from the published records (under a minute)
 claims: setup ## judge the paper's claims from your own records, and compare with the published verdicts
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 
-verify: setup ## recompute every number of the README and the claims from the published records; fails on drift
+verify: setup ## recompute every number of README, docs and claims from the published records; fails on drift
 	@$(PY) analysis/verify.py
 
 report: setup ## report/index.html from the published records (under a minute); with WANDB_PROJECT=NAME also the report in W&B
 	@$(PY) analysis/report.py
 	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
 
-plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (under a minute)
+plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/plan.md; under a minute)
 	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
 	$(if $(PUBLISHED),@$(DRAW) --published >/dev/null)
 	@$(REPLAY) $(if $(PUBLISHED),published=true)
 
-publish: setup ## copy your own records of SCALE to runs/SCALE/published, their numbers into the README, their pictures into docs/figures
+publish: setup ## copy your own records of SCALE to runs/SCALE/published, their numbers into README and docs, their pictures into docs/figures
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
 	@$(PY) analysis/pictures.py

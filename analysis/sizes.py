@@ -30,9 +30,14 @@ class Size:
     runs: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """The real size: 576k MoE."""
+        return f"{quantity(self.total)} {'MoE' if self.kind == 'moe' else 'dense'}"
+
+    @property
     def label(self) -> str:
-        """Real size first: 0.58M MoE, standing for 1.3B/13B."""
-        return f"{quantity(self.total)} {'MoE' if self.kind == 'moe' else 'dense'}, standing for {self.stands_for}"
+        """Real size first: 576k MoE, standing for 1.3B/13B."""
+        return f"{self.name}, standing for {self.stands_for}"
 
     @property
     def tick(self) -> str:

@@ -118,8 +118,17 @@ def shortfall(decision: Decision) -> str:
         names = [judged.test.statistic for judged in decision.counted if judged.outcome == outcome]
         if names:
             rest = len(names) - _NAMED
-            parts.append(f"{words}: {'; '.join(names[:_NAMED])}{f' and {rest} more' if rest > 0 else ''}")
+            parts.append(f"{words}: {_once(names[:_NAMED])}{f' and {rest} more' if rest > 0 else ''}")
     return "; ".join(parts)
+
+
+def _once(names: Sequence[str]) -> str:
+    """Names in a row; what those share that differ after the last comma alone is said once."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        shared, _, own = name.rpartition(", ")
+        groups.setdefault(shared or own, []).extend([own] if shared else [])
+    return "; ".join(f"{shared}, {' and '.join(own)}" if own else shared for shared, own in groups.items())
 
 
 def counts_text(decisions: Sequence[Decision]) -> str:

@@ -40,7 +40,7 @@ def run(job: DictConfig) -> None:
         ValueError: for an unknown engine, and what `write_config` or `convert` refuse.
     """
     if job.engine != "torchtitan":
-        raise ValueError(f"engine={job.engine}: choose torchtitan; docs/scale.md says why it alone")
+        raise ValueError(f"engine={job.engine}: choose torchtitan; docs/torchtitan.md says why it alone")
     GlobalHydra.instance().clear()  # it knows conf/command only, where `run` and `scale` are no groups
     register()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
