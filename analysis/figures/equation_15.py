@@ -52,4 +52,6 @@ def describe(study: Study) -> Figure:
         "reference: no positive semi-definite H breaks the inequality. The paper derives it and measures none of it.",
         heights=(2.4, 1, 1),
         legend=False,
+        see="Merging helps where the left bar, the cross terms, is lower than the right one.",
+        lead=both_sides,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import style
 from drawing.captions import measure_text, scores_text
-from drawing.description import Block, Figure
+from drawing.description import Block, Figure, Panel
 from drawing.parts import paper_table, value_and_gain_rows
 from drawing.scores import pick, scores
 from formats import quantity
@@ -42,4 +42,12 @@ def describe(study: Study) -> Figure:
         measure_text(study, ["average"]),
         "Axes of values do not start at 0.",
     )
-    return Figure("Figure 5: interval and number of the merged snapshots (SMA)", blocks, (9, 12), " ".join(caption))
+    return Figure(
+        "Figure 5: interval and number of the merged snapshots (SMA)",
+        blocks,
+        (9, 12),
+        " ".join(caption),
+        see="Compare the first point with the last: a wide window, which a large V or a large N makes, reaches back to "
+        "worse snapshots early in training and pays late in training.",
+        lead=tuple(part for block in blocks for part in block.rows[1] if isinstance(part, Panel)),
+    )

@@ -71,4 +71,6 @@ def describe(study: Study) -> Figure:
         "is the merged model, moved in the plane alone; snapshots stand at their projections. Left: our reading of the "
         "paper's 'mean of two chosen parameters of one layer', all entries of a gain shifted by a constant. Axes do "
         "not start at 0.",
+        see="The star is the merge, the circles the snapshots it is made of, the cross the best point found: see which "
+        "lies nearer to the cross.",
     )

@@ -59,4 +59,7 @@ def describe(study: Study) -> Figure:
         measure_text(study),
         f"The paper's best V, in tokens: about {best}.",
         legend=False,
+        see="Each line is a model size and each star its best interval V: the paper says that the stars move right as "
+        "the model grows.",
+        lead=upper,
     )
