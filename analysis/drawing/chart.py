@@ -188,12 +188,13 @@ def rows(content: Panel | Table) -> list[list[str]]:
         matrix = content.series[0].values
         cells = [["", str(j + 1), str(i + 1), f"{matrix[i, j]:.4g}"] for i, j in np.ndindex(matrix.shape)]
         return [["", "column", "row", "value"], *cells]
-    table = [["series", content.xlabel or "x", " ".join(content.ylabel.split()) or "y", "\u00b1"]]
+    table = [["series", content.xlabel or "at", ", ".join(content.ylabel.splitlines()) or "value", "\u00b1"]]
+    grouped = any(isinstance(series, Bars) for series in content.series)
     for series in content.series:
         if not isinstance(series, Line | Bars):
             continue
         for i in np.unique(np.linspace(0, len(series.x) - 1, min(len(series.x), _TABLE_ROWS)).astype(int)):
             error = _error(series)[i] if series.error is not None and np.isfinite(series.error[i]) else None
-            at = group_at(content, series.x[i]) if isinstance(series, Bars) else f"{series.x[i]:,.6g}"
+            at = group_at(content, series.x[i]) if grouped else f"{series.x[i]:,.6g}"
             table.append([series.label, at, f"{series.y[i]:.5g}", "" if error is None else f"{error:.4g}"])
     return table

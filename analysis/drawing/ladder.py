@@ -47,5 +47,5 @@ def describe_sizes(study: Study, name: str, title: str) -> Figure:
         paper_text(name),
         xlabel="total parameters (the paper's size it stands for)",
         see="Each bar is what merging saves at one model size: above zero it beats the last snapshot.",
-        lead=rows[1][1::2],
+        lead=rows[1][1:2],
     )

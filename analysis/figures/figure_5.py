@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import style
 from drawing.captions import measure_text, scores_text
-from drawing.description import Block, Figure, Panel
+from drawing.description import Block, Figure
 from drawing.parts import paper_table, value_and_gain_rows
 from drawing.scores import pick, scores
 from formats import quantity
@@ -49,5 +49,5 @@ def describe(study: Study) -> Figure:
         " ".join(caption),
         see="Compare the first point with the last: a wide window, which a large V or a large N makes, reaches back to "
         "worse snapshots early in training and pays late in training.",
-        lead=tuple(part for block in blocks for part in block.rows[1] if isinstance(part, Panel)),
+        lead=tuple(block.rows[1][0] for block in blocks),
     )

@@ -12,7 +12,7 @@ from records import Study
 FINE_TUNED = {"sft_baseline": ("from the last snapshot", style.GREY), "sft_pma": ("from PMA", style.BLUE)}
 COLLAPSED = {
     "spike": ("collapsing run", style.RED),
-    "spike_last": ("resumed from the last good snapshot", style.ORANGE),
+    "spike_last": ("resumed from the last good snapshot", style.GREY),
     "spike_pma": ("resumed from PMA", style.BLUE),
 }
 WINDOW, FACTOR = 20, 2.0  # steps; a spike is FACTOR times the median of the WINDOW steps before

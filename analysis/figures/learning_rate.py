@@ -53,5 +53,5 @@ def describe(study: Study) -> Figure:
         "The upper axes do not start at 0. The paper believes that a higher rate gains more, and measures none of it.",
         see="A line that rises to the right says that merging gains more at a higher learning rate; solid is the later "
         "point of training.",
-        lead=(average[1], heldout[1]),
+        lead=average,
     )

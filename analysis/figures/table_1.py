@@ -33,7 +33,7 @@ MAPPING = (
     "on nowhere); code: the next line of a held-out file, as in the other figures. Dialogue picks the next turn."
 )
 
-SEE = "Compare the rows that start from PMA with the baseline below the same heading; bold is the best of a column."
+SEE = "Compare the rows that start from PMA with the baseline above them; bold is the best of a column."
 
 
 def _label(study: Study, run: str, tuned: bool) -> str:

@@ -66,9 +66,8 @@ def build(runs_dir: Path) -> str:
         claims += [claim_fields(decision, study.scale, names) for decision in decisions]
         configured = all(study.has(folder, "config.yaml") for folder in study.run_folders())
         models += [(study.scale, size) for size in sizes(study)] if configured else []
-    common, captions = said_once([entry["caption"] for entry in sections])
-    for entry, caption in zip(sections, captions, strict=True):
-        entry["caption"] = caption
+    common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
+    short = {entry["id"]: entry["short"] for entry in sections}
     counts = [(verdict, sum(claim["verdict"] == verdict for claim in claims)) for verdict in VERDICTS]
     templates = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     parts = {name: Markup((_TEMPLATES / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
@@ -83,7 +82,8 @@ def build(runs_dir: Path) -> str:
         scales=list(decided),
         claims=claims,
         sections=sections,
-        common=common,
+        common=[(sentence, [(name, short[name]) for name in names]) for sentence, names in common.items()],
+        captions=captions,
         deviations=(points[:_FIRST_DEVIATIONS], points[_FIRST_DEVIATIONS:]),
         models=models,
         runs=rows,

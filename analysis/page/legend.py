@@ -40,14 +40,17 @@ def swatch(series: Line | Bars | Level) -> Markup:
 
 
 def entries(panels: Iterable[Panel]) -> dict[str, Markup]:
-    """Names and swatches of the named series of some panels, in order."""
-    found: dict[str, Markup] = {}
+    """Names and swatches of the named series of some panels, in order; the paper last."""
+    ours: dict[str, Markup] = {}
+    paper: dict[str, Markup] = {}
     for panel in panels:
         for series in (*panel.series, *panel.levels):
             if isinstance(series, Line | Bars | Level) and series.label:
-                name = series.label
-                found.setdefault("the paper" if name.startswith(OF_PAPER) else name, swatch(series))
-    return found
+                if series.label.startswith(OF_PAPER):
+                    paper["the paper"] = swatch(series)
+                else:
+                    ours.setdefault(series.label, swatch(series))
+    return ours | paper
 
 
 def shared(panels: Sequence[Panel]) -> dict[str, Any] | None:

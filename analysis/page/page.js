@@ -1,6 +1,7 @@
 "use strict";
 // ---- charts: made when they come into view, in the colours of the reader's scheme
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const narrow = matchMedia("(max-width: 800px)");
 const items = new Map(), plots = new Map();
 async function show(box) {
   if (!items.has(box)) items.set(box, box.querySelector("script").textContent);
@@ -28,7 +29,8 @@ const short = (number) => Math.abs(number) >= 1e4 ? Math.round(number).toLocaleS
 function points(plot) {
   const found = [];
   for (const renderer of plot.model.renderers) {
-    const column = (name) => [...(renderer.data_source?.data?.[name] ?? renderer.data_source?.get?.(name) ?? [])];
+    const data = renderer.data_source?.data ?? {};
+    const column = (name) => [...((data instanceof Map ? data.get(name) : data[name]) ?? [])];
     const [x, y, error, value] = ["x", "y", "error", "value"].map(column), group = column("group");
     x.forEach((at, i) => {
       if (renderer.name || value.length) found.push({ name: renderer.name, x: at, y: y[i], error: error[i], value: value[i], group: group[i] });
@@ -59,10 +61,11 @@ function reading(plot, near) { // what to say of the place nearest to (x, y) in 
     const same = all.filter((p) => Math.round(p.x) === Math.round(closest.x));
     return { at: to.x(Math.round(closest.x)), text: [same.find((p) => p.group)?.group, ...same.map(words)].join("\n"), to };
   }
+  const axis = plot.model.below[0].axis_label || "at";
   const names = [...new Set(all.map((p) => p.name))];
   const lines = names.map((name) => nearest(all.filter((p) => p.name === name), (q) => Math.abs(to.x(q.x) - near.x)));
   const here = lines.filter((p) => Math.abs(to.x(p.x) - to.x(closest.x)) < 12);
-  return { at: to.x(closest.x), text: [`at ${short(closest.x)}`, ...here.map(words)].join("\n"), to };
+  return { at: to.x(closest.x), text: [`${axis.replaceAll("\n", " ")}: ${short(closest.x)}`, ...here.map(words)].join("\n"), to };
 }
 for (const box of charts) {
   const tip = box.parentElement.querySelector(".tip"), line = box.parentElement.querySelector(".at");
@@ -74,8 +77,9 @@ for (const box of charts) {
     tip.textContent = said.text;
     tip.hidden = line.hidden = false;
     const room = box.clientWidth - tip.offsetWidth;
-    tip.style.left = `${said.at + 12 <= room ? said.at + 12 : Math.max(0, said.at - 12 - tip.offsetWidth)}px`;
-    tip.style.top = `${said.to.top + 4}px`;
+    const aside = said.at + 12 <= room ? said.at + 12 : Math.max(0, said.at - 12 - tip.offsetWidth);
+    tip.style.left = `${narrow.matches ? 0 : aside}px`;
+    tip.style.top = `${narrow.matches ? box.clientHeight : said.to.top + 4}px`; // where it is narrow, under the chart
     Object.assign(line.style, { left: `${said.at}px`, top: `${said.to.top}px`, height: `${said.to.height}px` });
   };
   const follow = (event) => {
@@ -98,7 +102,7 @@ for (const box of charts) {
   });
 }
 
-// ---- the claims: sort, filter, and open the one that the address names
+// ---- the claims: sort, filter, and open what the address names
 const table = document.getElementById("claims-table");
 const body = table.tBodies[0];
 const heads = [...table.tHead.rows[0].cells];
@@ -122,8 +126,8 @@ function filter() {
 Object.values(chosen).forEach((select) => select.addEventListener("change", filter));
 filter();
 function open() {
-  const row = document.getElementById(location.hash.slice(1));
-  const details = row?.matches("tr") && row.querySelector("details");
+  const named = document.getElementById(location.hash.slice(1));
+  const details = named?.matches("details") ? named : named?.matches("tr") && named.querySelector("details");
   if (details) details.open = true;
 }
 addEventListener("hashchange", open);

@@ -12,7 +12,7 @@ from typing import Any
 import style
 from drawing import chart
 from drawing.curves import curve_panels
-from drawing.description import Block, Figure, Line, Panel, Table
+from drawing.description import Bars, Block, Figure, Line, Panel, Table
 from drawing.find import describe, title_of
 from drawing.plain import raw_and_merged
 from formats import minutes, quantity
@@ -67,9 +67,11 @@ def named(block: Block) -> dict[int, Panel]:
                 bars = entries([panel]) == {} and panel.xticks
                 what = " and ".join(panel.xticks.values()) if bars else ylabel.split("(")[0].strip()
                 title = f"{above.get(column, '')}: {what}".removeprefix(": ")
-            above.setdefault(column, (panel.title.splitlines() or [title])[0])
+            above.setdefault(column, ", ".join(panel.title.partition("\n(")[0].splitlines()))
             title += f", {task}" if task in _TASKS else ""
-            found[id(panel)] = replace(panel, title=title or " ".join(ylabel.split()), ylabel=ylabel)
+            # Bars of gains reach to zero; a picture leaves room under them for their numbers.
+            ylim = (None, None) if panel.levels and isinstance(panel.series[0], Bars) else panel.ylim
+            found[id(panel)] = replace(panel, title=title or " ".join(ylabel.split()), ylabel=ylabel, ylim=ylim)
     return found
 
 
@@ -111,9 +113,10 @@ def _downloads(study: Study, name: str) -> list[dict[str, str]]:
 def _curves(study: Study, name: str, runs: Sequence[str]) -> list[dict[str, Any]]:
     """Scores before and after merging, and the curves of the runs; the eighth run repeats the colours, in dashes."""
     panels = []
+    names = {run: f"{run} ({quantity(study.manifest(run)['parameters']['total'])})" for run in runs}
     for panel in curve_panels(study, runs):
         lines = [
-            replace(line, dash=_DASHES[i // len(style.COLORS) % len(_DASHES)])
+            replace(line, label=names[line.label], dash=_DASHES[i // len(style.COLORS) % len(_DASHES)])
             for i, line in enumerate(panel.series)
             if isinstance(line, Line)
         ]
