@@ -69,7 +69,7 @@ def describe(study: Study) -> Figure:
         "Drawn for the baseline alone.",
         measure_text(study, ["knowledge"]),
         "Axes do not start at 0.",
-        see="A line below zero in the right panel trains at a lower loss than the baseline at the same step; watch how "
+        see="A difference below zero trains at a lower loss than the baseline at the same step; watch how "
         "long that lead lasts.",
         lead=panels[:2],
     )

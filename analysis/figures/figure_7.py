@@ -70,6 +70,6 @@ def describe(study: Study) -> Figure:
         "good snapshot is a control that the paper lacks. The right axis does not start at 0. The paper: 800 steps of "
         "fine-tuning; 330M/3.3B at learning rate 6e-3, 3 checkpoints, 2500 steps.",
         legend=False,
-        see="Left: a lower line with fewer triangles is calmer fine-tuning. Right: see whether the runs that resume "
-        "before the collapse pass it, from the merge and from a single snapshot alike.",
+        see="Gradient norm: a lower line with fewer triangles is calmer fine-tuning. Collapse: see whether the runs "
+        "that resume before the collapse pass it, from the merge and from a single snapshot alike.",
     )

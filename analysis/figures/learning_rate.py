@@ -51,7 +51,7 @@ def describe(study: Study) -> Figure:
         "Drawn for the gain.",
         measure_text(study),
         "The upper axes do not start at 0. The paper believes that a higher rate gains more, and measures none of it.",
-        see="A line that rises to the right says that merging gains more at a higher learning rate; solid is the later "
+        see="A gain that rises to the right says that merging helps more at a higher learning rate; solid is the later "
         "point of training.",
         lead=average,
     )

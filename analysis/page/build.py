@@ -15,7 +15,6 @@ from formats import hours
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from records import Missing, Study
-from sizes import sizes
 from verdicts.decide import VERDICTS, decide_published
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
@@ -23,7 +22,7 @@ from verdicts.rules import load_rules
 from page.captions import said_once
 from page.claims import claim_fields
 from page.legend import entries
-from page.sections import run_rows, section, shown
+from page.sections import models_of, run_rows, section, shown
 from pma.files import revision
 
 TITLE = "Model merging in pre-training: a replication"
@@ -64,8 +63,7 @@ def build(runs_dir: Path) -> str:
         sections += [section(study, name, decisions) for name in names]
         rows += run_rows(study)
         claims += [claim_fields(decision, study.scale, names) for decision in decisions]
-        configured = all(study.has(folder, "config.yaml") for folder in study.run_folders())
-        models += [(study.scale, size) for size in sizes(study)] if configured else []
+        models += [(study.scale, size) for size in models_of(study)]
     common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
     short = {entry["id"]: entry["short"] for entry in sections}
     counts = [(verdict, sum(claim["verdict"] == verdict for claim in claims)) for verdict in VERDICTS]
