@@ -91,9 +91,10 @@ claims: setup ## judge the paper's claims from your own records, and compare wit
 verify: setup ## recompute every number of README, docs and claims from the published records; fails on drift
 	@$(PY) analysis/verify.py
 
-report: setup ## report/index.html from the published records (under a minute); with WANDB_PROJECT=NAME also the report in W&B
+report: setup ## report/index.html from the published records (under a minute); SERVE=1 then serves it to this machine alone and prints the address; with WANDB_PROJECT=NAME also the report in W&B
 	@$(PY) analysis/report.py
 	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
+	$(if $(SERVE),@$(PY) -u -m http.server 0 --bind 127.0.0.1 --directory report)
 
 plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/plan.md; under a minute)
 	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)

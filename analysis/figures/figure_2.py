@@ -50,4 +50,7 @@ def describe(study: Study) -> Figure:
         scores_text(study, table, "drawn at PMA, that of its paired difference to the annealing snapshot"),
         "Axes do not start at 0. The paper (1.3B/13B, 10B/100B, 15B/150B): early in annealing PMA is about as good as "
         "the end of annealing.",
+        see="Where blue lies below orange, merging the annealing snapshots beats the newest of them; where blue lies "
+        "below the dashed line, it beats the end of annealing before annealing has ended.",
+        lead=rows[0],
     )

@@ -55,4 +55,7 @@ def describe(study: Study) -> Figure:
         scores_text(study, table, "drawn at PMA, that of its paired difference to the constant branch"),
         "Axes do not start at 0. The paper (1.3B/13B, fork at 1.4T, 250B tokens more): PMA is first above both, at the "
         "end on a par with annealing.",
+        see="Compare blue, the merge of the constant run, with orange, the annealed run: where they meet, merging "
+        "gives what annealing gives and trains nothing for it.",
+        lead=panels[4:],
     )

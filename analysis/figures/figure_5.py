@@ -46,4 +46,12 @@ def describe(study: Study) -> Figure:
         scores_text(study, table),
         "Axes of values do not start at 0.",
     )
-    return Figure("Figure 5: interval and number of the merged snapshots", blocks, (9, 12), " ".join(caption))
+    return Figure(
+        "Figure 5: interval and number of the merged snapshots",
+        blocks,
+        (9, 12),
+        " ".join(caption),
+        see="Compare the first point with the last: a wide window, which a large V or a large N makes, reaches back to "
+        "worse snapshots early in training and pays late in training.",
+        lead=tuple(block.rows[1][0] for block in blocks),
+    )

@@ -33,11 +33,11 @@ def _curves(curves: dict[str, pd.Series], labels: dict[str, str], title: str) ->
     return Panel(title, "steps of continued training", "", tuple(lines))
 
 
-def _knowledge(table: pd.DataFrame, metric: str) -> Panel:
+def _knowledge(table: pd.DataFrame, labels: dict[str, str], metric: str) -> Panel:
     lines = []
     for run, (_, _, color) in RUNS.items():
         rows = pick(table, run=run, task="knowledge", metric=metric)
-        lines.append(line(rows, "tokens", "value", "", color, errors=run == BASELINE, width=1.2))
+        lines.append(line(rows, "tokens", "value", labels[run], color, errors=run == BASELINE, width=1.2))
     label = style.METRICS[metric].label
     return Panel("knowledge (for MMLU)", "tokens of continued training", label, tuple(lines), tokens=True)
 
@@ -54,7 +54,7 @@ def describe(study: Study) -> Figure:
     panels = [
         _curves(losses, labels, "training loss (nats a token)"),
         _curves(differences, labels, "loss minus the baseline's"),
-        _knowledge(table, measure(study, ["knowledge"])),
+        _knowledge(table, labels, measure(study, ["knowledge"])),
     ]
     parent = study.config("continued_pma")["init"]["parent"]
     pairs = ", ".join(dict.fromkeys(rates for _, rates, _ in RUNS.values()))
@@ -71,4 +71,7 @@ def describe(study: Study) -> Figure:
         measure_text(study, ["knowledge"]),
         scores_text(study, table, "drawn for the baseline alone"),
         "Axes do not start at 0.",
+        see="A difference below zero trains at a lower loss than the baseline at the same step; watch how "
+        "long that lead lasts.",
+        lead=panels[:2],
     )

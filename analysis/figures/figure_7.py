@@ -13,7 +13,7 @@ from records import Study
 FINE_TUNED = {"sft_baseline": ("from the last snapshot", style.GREY), "sft_pma": ("from PMA", style.BLUE)}
 COLLAPSED = {
     "spike": ("collapsing run", style.RED),
-    "spike_last": ("resumed from the last good snapshot", style.ORANGE),
+    "spike_last": ("resumed from the last good snapshot", style.GREY),
     "spike_pma": ("resumed from PMA", style.BLUE),
 }
 WINDOW, FACTOR = 20, 2.0  # steps; a spike is FACTOR times the median of the WINDOW steps before
@@ -76,4 +76,6 @@ def describe(study: Study) -> Figure:
         f"does not start at 0. Scale {study.scale}: {seeds_text(seeds)}. The paper: 800 steps of fine-tuning; "
         "330M/3.3B at learning rate 6e-3, 3 checkpoints, 2500 steps.",
         legend=False,
+        see="Gradient norm: a lower line with fewer triangles is calmer fine-tuning. Collapse: see whether the runs "
+        "that resume before the collapse pass it, from the merge and from a single snapshot alike.",
     )

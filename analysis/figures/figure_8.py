@@ -72,4 +72,6 @@ def describe(study: Study) -> Figure:
         f"the knowledge axis (for MMLU, which the paper shows): {BITS}. Snapshots stand at their projections. Left: "
         "our reading of the paper's 'mean of two chosen parameters of one layer', all entries of a gain shifted by a "
         f"constant. Axes do not start at 0. Scale {study.scale}: one seed (training run).",
+        see="The star is the merge, the circles the snapshots it is made of, the cross the best point found: see which "
+        "lies nearer to the cross.",
     )

@@ -60,4 +60,7 @@ def describe(study: Study) -> Figure:
         scores_text(study, table),
         f"The paper's best V, in tokens: about {best}.",
         legend=False,
+        see="Each line is a model size and each star its best interval V: the paper says that the stars move right as "
+        "the model grows.",
+        lead=upper,
     )

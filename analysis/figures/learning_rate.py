@@ -50,4 +50,7 @@ def describe(study: Study) -> Figure:
         measure_text(study),
         scores_text(study, table, "drawn for the gain, that of the paired difference"),
         "The upper axes do not start at 0. The paper believes that a higher rate gains more, and measures none of it.",
+        see="A gain that rises to the right says that merging helps more at a higher learning rate; solid is the later "
+        "point of training.",
+        lead=average,
     )

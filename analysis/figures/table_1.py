@@ -33,6 +33,8 @@ MAPPING = (
     "on nowhere); code: the next line of a held-out file, as in the other figures. Dialogue picks the next turn."
 )
 
+SEE = "Compare the rows that start from PMA with the baseline above them; bold is the best of a column."
+
 
 def _label(study: Study, run: str, tuned: bool) -> str:
     start, paper_rates = RUNS[run]
@@ -107,4 +109,4 @@ def describe(study: Study) -> Figure:
     cells, notes = tidy(study, table), _notes(study, table)
     tables = [*(_ours(cells, metric) for metric in METRICS), _papers()]
     texts = {"table_1.md": _markdown(tables, notes), "table_1.csv": cells.to_csv(index=False)}
-    return figure(TITLE, [[part] for part in tables], (9, 5.6), *notes, heights=(7, 7, 5), texts=texts)
+    return figure(TITLE, [[part] for part in tables], (9, 5.6), *notes, heights=(7, 7, 5), texts=texts, see=SEE)
