@@ -6,17 +6,17 @@ both fit on one axis.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import style
-from drawing.captions import PAPER, sizes
+from drawing.captions import PAPER
 from drawing.description import INK, Bars, Block, Line, Panel
 from drawing.parts import ZERO
 from drawing.scores import measure, pick, scores
 from records import Study
+from sizes import by_size
 
 from page.legend import OF_PAPER
 
@@ -53,9 +53,9 @@ def _by_point(block: Block, table: pd.DataFrame) -> Panel:
 def _by_size(study: Study, name: str, table: pd.DataFrame) -> Panel:
     """Sizes (Figures 1 and 9): the axes that stand for the benchmarks whose numbers the paper prints."""
     ours = scores(study, name)
-    labels = sizes(study, ours["run"].unique())
-    stands_for = [re.search(r"\((.*)\)|standing for (.*)", " ".join(text.split())) for text in labels.values()]
-    places = [next(filter(None, found.groups())) if found else "" for found in stands_for]
+    models = by_size(study, ours["run"].unique())
+    labels = {run: size.tick for run, size in models.items()}
+    places = [size.stands_for for size in models.values()]
     tasks = {benchmark: _STANDS_FOR[benchmark] for benchmark in dict.fromkeys(table["benchmark"])}
     # Bits per byte as in the figure, and accuracy, which is what the paper scores, where it moves.
     drawn = [(benchmark, task, "bits_per_byte") for benchmark, task in tasks.items()]
