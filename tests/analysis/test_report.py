@@ -68,12 +68,12 @@ def test_charts_and_tables_hold_what_the_figure_describes(runs_dir):
     heldout = next(panel for panel in figure.panels if panel.title == "held-out text")
     sources = [columns for columns in _columns(chart.chart(heldout)) if "group" in columns]
     assert [list(columns["group"]) for columns in sources] == [
-        ["576k (1.3B/ 13B)", "843k (3B/ 30B)", "1.43M (10B/ 100B)", "2.48M (20B/ 200B)"]
+        ["576k for 1.3B/ 13B", "843k for 3B/ 30B", "1.43M for 10B/ 100B", "2.48M for 20B/ 200B"]
     ] * 2
     rows = chart.rows(heldout)
     values = np.concatenate([series.y for series in heldout.series])
     assert [float(row[2]) for row in rows[1:]] == pytest.approx(values, abs=1e-4)
-    assert rows[1][:2] == ["last snapshot", "576k (1.3B/ 13B)"]
+    assert rows[1][:2] == ["last snapshot", "576k for 1.3B/ 13B"]
 
 
 def test_the_page_asks_nothing_of_any_server(page):
