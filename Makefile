@@ -91,19 +91,19 @@ claims: setup ## judge the paper's claims from your own records, and compare wit
 verify: setup ## recompute every number of README, docs and claims from the published records; fails on drift
 	@$(PY) analysis/verify.py
 
-report: setup ## report/index.html from the published records (under a minute); SERVE=1 then serves it to this machine alone and prints the address; with WANDB_PROJECT=NAME also the report in W&B
+report: setup ## report/index.html from the published records (under a minute); SERVE=1 serves it, WANDB_PROJECT=NAME: in W&B too
 	@$(PY) analysis/report.py
 	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
 	$(if $(SERVE),@$(PY) -u -m http.server 0 --bind 127.0.0.1 --directory report)
 
-plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/plan.md; under a minute)
+plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper: docs/plan.md)
 	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
 	$(if $(PUBLISHED),@$(DRAW) --published >/dev/null)
 	@$(REPLAY) $(if $(PUBLISHED),published=true)
 
-publish: setup ## copy your own records of SCALE to runs/SCALE/published, their numbers into README and docs, their pictures into docs/figures
+publish: setup ## make your own records of SCALE the published ones, with their numbers in README and docs and their pictures
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
 	@$(PY) analysis/pictures.py

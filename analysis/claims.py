@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from documents import contents, written
-from records import ROOT
+from records import ROOT, Study
 from verdicts.decide import decide, decide_published
 from verdicts.rules import load_rules
 from verdicts.tables import claims_markdown, compare, published_table, result_table, screen
@@ -59,11 +59,12 @@ def write_documents(runs_dir: Path, root: Path) -> None:
 
 def judge_fresh(options: argparse.Namespace) -> None:
     """Judge the claims from one's own records: claims.csv, claims.md and the terminal."""
-    decisions = decide(options.runs_dir / options.scale, load_rules())
+    study = Study(options.runs_dir / options.scale)
+    decisions = decide(study.root, load_rules())
     out = options.out_dir / options.scale
     write_text(out / "claims.csv", result_table(decisions, options.scale).to_csv(index=False))
     write_text(out / "claims.md", claims_markdown(decisions, options.scale))
-    print(screen(decisions, options.scale))
+    print(screen(decisions, study))
     if options.compare:
         print(compare(decisions, published_table(options.runs_dir, options.scale)))
     print(f"every test with its numbers: {short(out / 'claims.md')}")

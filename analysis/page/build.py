@@ -18,6 +18,7 @@ from records import Missing, Study
 from verdicts.decide import VERDICTS, decide_published
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
+from verdicts.words import plain_words
 
 from page.captions import said_once
 from page.claims import claim_fields
@@ -62,7 +63,8 @@ def build(runs_dir: Path) -> str:
         names = study.experiments()
         sections += [section(study, name, decisions) for name in names]
         rows += run_rows(study)
-        claims += [claim_fields(decision, study.scale, names) for decision in decisions]
+        plain = plain_words(study)
+        claims += [claim_fields(decision, study.scale, names, plain) for decision in decisions]
         models += [(study.scale, size) for size in models_of(study)]
     common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
     short = {entry["id"]: entry["short"] for entry in sections}

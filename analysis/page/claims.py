@@ -10,6 +10,7 @@ from drawing.find import title_of
 from formats import minutes
 from verdicts.decide import VERDICTS, Decision
 from verdicts.tables import count_text, estimate_text, headline, shortfall
+from verdicts.words import Words
 
 
 def anchor(name: str, scale: str) -> str:
@@ -17,16 +18,17 @@ def anchor(name: str, scale: str) -> str:
     return name if scale == "cpu" else f"{name}-{scale}"
 
 
-def claim_fields(decision: Decision, scale: str, shown: Collection[str]) -> dict[str, Any]:
+def claim_fields(decision: Decision, scale: str, shown: Collection[str], plain: Words) -> dict[str, Any]:
     """A claim as the page shows it.
 
     Args:
         shown: experiments that have a section on the page, to link to.
+        plain: plain words for the names of the scale's runs.
     """
     claim, seconds, judged = decision.claim, decision.seconds, decision.judged
     tests = [
         {
-            "statistic": ("control: " if one.test.control else "") + one.test.statistic,
+            "statistic": ("control: " if one.test.control else "") + plain(one.test.statistic),
             "rule": one.test.rule,
             "estimate": f"{estimate_text(one)} {one.test.unit}",
             "count": count_text(one),
@@ -42,10 +44,10 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str]) -> dict
         "source": claim.source,
         "paper": claim.paper,
         "headline": headline(decision),
-        "statistic": judged[0].test.statistic if judged else "",
+        "statistic": plain(judged[0].test.statistic) if judged else "",
         "held": f"{decision.held} of {len(decision.counted)} tests hold" if judged else "",
-        "shortfall": shortfall(decision),
-        "sentence": decision.sentence,
+        "shortfall": plain(shortfall(decision)),
+        "sentence": plain(decision.sentence),
         "verdict": decision.verdict,
         "rank": VERDICTS.index(decision.verdict),
         "decides": claim.decides,

@@ -14,6 +14,7 @@ from verdicts.decide import VERDICTS, Decision, decide_published
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
 from verdicts.tables import counts_text, headline, markdown_table, shortfall
+from verdicts.words import plain_words
 
 from page.sections import command_of, run_rows
 
@@ -81,7 +82,7 @@ def _story(study: Study, decisions: Sequence[Decision], scale: str) -> Story:
         Part(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
         *figures,
         Part(2, "Training curves", "Every training run, in a run set for the figure that uses it first.", curves=True),
-        Part(1, f"Verdicts{scale}", _verdicts(decisions)),
+        Part(1, f"Verdicts{scale}", _verdicts(study, decisions)),
         Part(1, f"What differs from the paper{scale}", points),
         Part(1, f"Cost{scale}", _cost(study)),
         Part(1, f"Conclusion{scale}", _conclusion(study, decisions)),
@@ -99,11 +100,13 @@ def _finding(study: Study, scale: str) -> Part:
 
 
 def _figure(study: Study, name: str, decisions: Sequence[Decision]) -> Part:
-    lines = []
+    lines, plain = [], plain_words(study)
     for decision in decisions:
         claim = decision.claim
         if name in claim.experiments:
-            number = f" Ours: {decision.judged[0].test.statistic}, {headline(decision)}." if decision.judged else ""
+            number = (
+                f" Ours: {plain(decision.judged[0].test.statistic)}, {headline(decision)}." if decision.judged else ""
+            )
             lines.append(f"- **{claim.name}, {decision.verdict}.** {claim.text}.{number}")
     lines = lines or ["It decides no claim."]
     title = f"{title_of(name)}: {study.manifest(name)['experiment']['title']}"
@@ -111,8 +114,12 @@ def _figure(study: Study, name: str, decisions: Sequence[Decision]) -> Part:
     return Part(2, title, text, name, True, describe(study, name).caption)
 
 
-def _verdicts(decisions: Sequence[Decision]) -> str:
-    rows = [[f"{d.claim.name} {d.claim.text}", headline(d), f"**{d.verdict}**", shortfall(d) or "-"] for d in decisions]
+def _verdicts(study: Study, decisions: Sequence[Decision]) -> str:
+    plain = plain_words(study)
+    rows = [
+        [f"{d.claim.name} {d.claim.text}", headline(d), f"**{d.verdict}**", plain(shortfall(d)) or "-"]
+        for d in decisions
+    ]
     header = ["claim of the paper", "our number [95 % interval]", "verdict", "what did not hold"]
     return "\n".join([f"{counts_text(decisions)}.", "", *markdown_table(header, rows)])
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 from formats import minutes, with_interval
-from plain import plain
+from records import Study
 
 from verdicts.decide import VERDICTS, Decision
 from verdicts.rules import Judged
+from verdicts.words import plain_words
 
 _WIDTH = 112  # of a terminal's lines
 _NAMED = 2  # tests that did not hold, by name
@@ -175,8 +176,9 @@ def _test_cells(judged: Judged) -> list[str]:
 # ---- the terminal
 
 
-def screen(decisions: Sequence[Decision], scale: str) -> str:
+def screen(decisions: Sequence[Decision], study: Study) -> str:
     """The compact table for a terminal: each claim with its verdict, the first number, and what did not hold."""
+    scale, plain = study.scale, plain_words(study)
     lines = [f"The paper's claims, judged at scale {scale}. Each number has its 95 % interval."]
     if scale == "smoke":
         lines.append("Scale smoke only proves that everything runs: these verdicts say nothing about the claims.")
@@ -185,7 +187,7 @@ def screen(decisions: Sequence[Decision], scale: str) -> str:
         lines += _hanging(f"{d.claim.name:4} {d.verdict.upper() if d.judged else d.verdict:20}", d.claim.text)
         if d.judged:
             held = f"{d.held} of {len(d.counted)} tests hold ({count_text(d.judged[0])})"
-            lines += _hanging("", f"{plain(d.judged[0].test.statistic)}: {plain(headline(d))}; {held}")
+            lines += _hanging("", f"{plain(d.judged[0].test.statistic)}: {headline(d)}; {held}")
         if short := plain(shortfall(d)):
             lines += _hanging("", short)
     return "\n".join([*lines, "", f"In all: {counts_text(decisions)}."])

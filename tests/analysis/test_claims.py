@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import verify
-from plain import plain
-from records import ROOT, Study
+from records import Study
 from synthetic_world import ITEMS, World, rng_of, write_run, write_world
 from verdicts.decide import decide
 from verdicts.document import claims_sections
@@ -105,7 +104,7 @@ def test_missing_records_are_not_run_and_leave_the_others_alone(paper, tmp_path,
     assert kept == {claim: verdict for claim, verdict in verdicts(decided).items() if claim not in missing}
     empty = decide(tmp_path / "nothing", rules)
     assert set(verdicts(empty).values()) == {"not run"}
-    assert "17 not run" in screen(empty, "cpu")
+    assert "17 not run" in screen(empty, Study(tmp_path))
     assert list(result_table(empty, "cpu")["claim"]) == [d.claim.name for d in empty]
 
 
@@ -238,15 +237,6 @@ def test_documents_without_markers_and_unpublished_records_are_errors(published,
     assert (root / "README.md").read_text() == before
     with pytest.raises(SystemExit, match="no records published"):
         call(monkeypatch, *arguments, f"--runs-dir={tmp_path}")
-
-
-def test_the_terminal_names_things_in_plain_words():
-    table = pd.read_csv(ROOT / "runs" / "cpu" / "published" / "claims.csv")
-    for name in table["statistic"].dropna():
-        assert "_" not in plain(name) and "doublings" not in plain(name)
-    assert plain("gain, moe_3b_30b (0.843M)") == "gain, 0.843M MoE, standing for 3B/30B"
-    assert plain("gain of ema_0.1 at 0.63M tokens") == "gain of EMA(0.1) at 0.63M tokens"
-    assert plain("spread over V, first minus last point") == "spread over V, first minus last point"
 
 
 def test_fresh_verdicts_are_compared_with_the_published_ones(paper, decided, rules, monkeypatch, tmp_path, capsys):
