@@ -59,9 +59,9 @@ class _Work:
 
 def _work(job: DictConfig, experiment: DictConfig, sequence_length: int, interval: int) -> Iterator[_Work]:
     for part in experiment.parts:
-        for run in ((run, seed) for run in part.runs for seed in range(part.seeds)):
+        for run in part.runs:
             for recipe in recipes(part, interval):
-                yield _Work((run, part.suite, recipe), run, recipe.n, scored_tokens(job))
+                yield _Work((run, part.suite, recipe), (run, 0), recipe.n, scored_tokens(job))
     for m in experiment.measurements:
         if m.kind == "landscape":  # a grid of models, on one of four axes
             tokens = (m.n + 1 + 2 * (GRID_POINTS**2 + m.n)) * scored_tokens(job) / 4

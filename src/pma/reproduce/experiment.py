@@ -136,18 +136,8 @@ def merges_of(job: DictConfig, experiments: Iterable[DictConfig]) -> Iterator[Ru
     for part in (part for experiment in experiments for part in experiment.parts):
         suite = job.scale.suite or part.suite
         for run in part.runs if part.points else []:
-            for seed in seeds_of(job, part):
+            for seed in job.seeds:
                 merges = recipes(part, job.scale.merge_interval)
                 new = tuple(recipe for recipe in merges if (run, seed, suite, recipe) not in seen)
                 yield RunMerges(run, seed, suite, new)
                 seen.update((run, seed, suite, recipe) for recipe in merges)
-
-
-def seeds_of(job: DictConfig, part: DictConfig) -> list[int]:
-    """Return the seeds of a part's runs: the job's, or those of the part."""
-    return list(job.seeds or range(part.seeds))
-
-
-def measured_seed(job: DictConfig) -> int:
-    """Return the seed of the runs that measurements look at: the job's first, or 0."""
-    return (job.seeds or [0])[0]

@@ -32,7 +32,6 @@ class PartConfig:
     """Runs of an experiment and what is scored of them. Without points the runs are only trained, for their curves."""
 
     runs: list[str] = MISSING  # names in conf/run
-    seeds: int = 1  # 0 .. seeds - 1
     suite: str = "proxy"
     points: list[float] = field(default_factory=list)  # where merges end, in multiples of the scale's merge_interval
     recipes: list[RecipeConfig] = field(default_factory=list)
@@ -70,7 +69,7 @@ class ReproduceJob:
 
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    seeds: list[int] | None = None  # instead of those each part of the experiment names
+    seeds: list[int] = field(default_factory=lambda: [0])  # of every run, and of what is forked from it
     jobs: int = 2  # training runs at once
     minutes: float | None = None  # stop after so many; the same command goes on
     # null: train in processes here, score in this one | slurm: jobs, one a run and one for some merges | local: such

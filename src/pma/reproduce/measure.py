@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +19,7 @@ from pma.corpus import prepare
 from pma.files import write_text
 from pma.layout import run_window, trajectory
 from pma.merge import average, sma
-from pma.reproduce.experiment import RunSeed, measured_seed
+from pma.reproduce.experiment import RunSeed
 from pma.reproduce.in_memory import InMemoryMerges
 from pma.reproduce.job import GRID_POINTS, HELDOUT_SEQUENCES
 from pma.reproduce.score import Suites
@@ -32,26 +32,27 @@ AXIS = "knowledge"  # stands in for MMLU, whose contours Figure 8 shows
 def measure(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], folder: Path) -> None:
     """Do an experiment's measurements, and publish them in `folder`.
 
-    The tables are landscape.csv, curvature_terms.csv and curvature_losses.csv, with columns `run` and `reference`
-    first: the run whose last snapshot is the reference of a curvature, or `mean` for the mean of the window.
+    The tables are landscape.csv, curvature_terms.csv and curvature_losses.csv, with columns `run`, `seed`
+    and `reference` first: the run whose last snapshot is the reference of a curvature, or `mean` for the window's mean.
 
     Raises:
         ValueError: when a snapshot is missing.
     """
     suites = Suites()
     tables: dict[str, list[pd.DataFrame]] = {}
-    for measurement in experiment.measurements:
-        cfg, reference = configs[measurement.run, measured_seed(job)], None
+    for measurement, seed in product(experiment.measurements, job.seeds):
+        cfg, reference = configs[measurement.run, seed], None
         if measurement.reference is not None:
-            reference = configs[measurement.reference, measured_seed(job)]
+            reference = configs[measurement.reference, seed]
         interval, end = (round(x * job.scale.merge_interval) for x in (measurement.interval, measurement.end))
         window = run_window(run_folder(cfg), measurement.n, interval, end)
         scorer = InMemoryMerges(job, cfg, suites.load("proxy", cfg))
         for name, table in _KINDS[measurement.kind](cfg, scorer, window, reference).items():
             table.insert(0, "reference", measurement.reference or "mean")
+            table.insert(0, "seed", seed)
             table.insert(0, "run", measurement.run)
             tables.setdefault(name, []).append(table)
-        print(f"{experiment.name}: {measurement.kind} of {measurement.run} measured", flush=True)
+        print(f"{experiment.name}: {measurement.kind} of {measurement.run} seed {seed} measured", flush=True)
     for name, parts in tables.items():
         write_text(folder / f"{name}.csv", pd.concat(parts).to_csv(index=False))
 
