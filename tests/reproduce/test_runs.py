@@ -40,7 +40,10 @@ def test_tasks_carry_what_the_run_is_for_and_what_it_keeps(compose_job):
     configs["moe_main", 0].train.snapshots_at = [512]
     seconds = {key: 0.0 if key[0] == "continued_baseline" else 1.0 for key in configs}
     tasks = training_tasks(job, [job.experiment], configs, seconds)
-    assert [t.run[0] for t in tasks] == ["moe_main", "continued_pma", "continued_pma_half", "continued_pma_half_end"]
+    assert [t.run[0] for t in tasks] == [
+        "moe_main",
+        *(f"continued_{name}" for name in ("baseline_half", "pma", "pma_half", "pma_half_end")),
+    ]
     assert tasks[1].parent == ("moe_main", 0) and tasks[0].name == "run=moe_main seed=0"
     assert tasks[0].overrides[-4:] == (
         "stop=64000", "group=figure_6", "tracking.tags=[figure_6,C11]", "train.snapshots_at=[512]",

@@ -56,6 +56,8 @@ def check_experiment(experiment: DictConfig) -> None:
     for measurement in experiment.measurements:
         if measurement.kind not in MEASUREMENTS:
             refuse("measurements.kind", measurement.kind, f"choose one of {', '.join(MEASUREMENTS)}")
+        if measurement.kind == "landscape" and (measurement.reference is None or len(measurement.windows) != 1):
+            refuse("measurements.kind", "landscape", "give it one window, and the annealed run as reference")
 
 
 def check_scoring(job: DictConfig) -> None:

@@ -12,7 +12,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from pma.config import CONF_DIR
-from pma.reproduce.job import PartConfig
+from pma.reproduce.job import MeasurementConfig, PartConfig
 
 RunSeed = tuple[str, int]  # a run's name in conf/run, and its seed
 EVERYTHING = "*"  # in `includes`: every file of conf/experiment
@@ -128,6 +128,16 @@ def recipes(part: PartConfig | DictConfig, merge_interval: int) -> list[Recipe]:
     last = max((recipe.end for recipe in listed), default=0)
     listed += [Recipe("last", 1, merge_interval, last - i * merge_interval) for i in range(part.noise_points)]
     return sorted(dict.fromkeys(listed), key=lambda recipe: recipe.end)
+
+
+def measured_windows(measurement: MeasurementConfig | DictConfig, merge_interval: int) -> list[Recipe]:
+    """Return the windows of a measurement. A landscape looks at its own, and at as many snapshots just before it."""
+    end = round(measurement.end * merge_interval)
+    windows = [Recipe("sma", w.n, round(w.interval * merge_interval), end) for w in measurement.windows]
+    if measurement.kind == "landscape":
+        window = windows[0]
+        windows.append(Recipe("sma", window.n, window.interval, end - window.n * window.interval))
+    return windows
 
 
 def merges_of(job: DictConfig, experiments: Iterable[DictConfig]) -> Iterator[RunMerges]:

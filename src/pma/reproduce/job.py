@@ -39,14 +39,21 @@ class PartConfig:
 
 
 @dataclass
+class WindowConfig:
+    """Snapshots of one run."""
+
+    n: int = 10
+    interval: float = 1.0  # multiples of the scale's merge_interval
+
+
+@dataclass
 class MeasurementConfig:
-    """Something measured of a window of snapshots that is not the score of a merge."""
+    """Something measured of windows of snapshots that is not the score of a merge."""
 
     kind: str = MISSING  # landscape | curvature
     run: str = MISSING
-    end: float = MISSING  # multiples of the scale's merge_interval, as interval
-    n: int = 10
-    interval: float = 1.0
+    end: float = MISSING  # of every window, in multiples of the scale's merge_interval
+    windows: list[WindowConfig] = field(default_factory=lambda: [WindowConfig()])  # landscape: one
     reference: str | None = None  # curvature: run whose last snapshot is the reference; null: the window's mean
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 from hydra import compose
 from omegaconf import DictConfig
 
 from pma.config import require_part, validate
-from pma.reproduce.experiment import Recipe, RunSeed, all_experiments, recipes
+from pma.reproduce.experiment import RunSeed, all_experiments, measured_windows, recipes
 from pma.run import is_fork
 
 
@@ -141,9 +142,8 @@ def windows_read(
                     for seed in job.seeds:
                         _add_window(reads, configs, (run, seed), recipe.window)
         for m in experiment.measurements:
-            window = Recipe("sma", m.n, round(m.interval * interval), round(m.end * interval)).window
-            for seed in job.seeds:
-                _add_window(reads, configs, (m.run, seed), window)
+            for seed, window in product(job.seeds, measured_windows(m, interval)):
+                _add_window(reads, configs, (m.run, seed), window.window)
     return reads
 
 
