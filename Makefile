@@ -18,15 +18,24 @@ DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup browser test reproduce figures claims verify report wandb-replay publish plan bench bench-gpu lock $(SINGLE)
+.PHONY: help setup browser test reproduce reproduce-NAME figures claims verify report wandb-replay publish plan bench bench-gpu lock $(SINGLE)
 
-help: ## this list
-	@echo "make variables: SCALE=$(SCALE) (smoke, cpu, gpu, paper), SEEDS=0,1,..., JOBS=$(JOBS), PIECE_MINUTES=8; costs are for 2 CPU cores"
-	@grep -hE '^[a-z%-]+[a-z0-9%-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | expand -t 24
-	@echo "reproduce-NAME          one experiment of conf/experiment: train what is missing, score, draw (SCALE=cpu: at most 10"
-	@echo "                        minutes); NAME: $(SINGLE:reproduce-%=%)"
+# A heading, and a line for each target from the ## after its name.
+group = echo; echo "$(1)"; for target in $(2); do \
+  awk -F ':.*\#\# ' -v target=$$target '$$1 == target {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST); done
 
-setup: .venv/.installed ## .venv with requirements.txt in it (about 3 minutes, 2 GB)
+help:
+	@echo "Averaging checkpoints in pre-training, measured again on small models. Times are for 2 CPU cores."
+	@$(call group,See the result (nothing is trained),figures report verify)
+	@$(call group,Do it again,reproduce reproduce-NAME claims plan wandb-replay)
+	@$(call group,Work on it,setup test publish bench bench-gpu lock)
+	@echo
+	@echo "NAME is one of $(SINGLE:reproduce-%=%)" | fold -s -w 110
+	@echo "SCALE=$(SCALE): or smoke (a minute, proves wiring alone), gpu, paper (bigger machines). SEEDS=0,1,... trains each seed."
+	@echo "JOBS=$(JOBS) runs train at once. PIECE_MINUTES=8 ends a call after so long; the same call again goes on."
+	@echo "next: make figures"
+
+setup: .venv/.installed ## install everything into .venv (about 3 minutes, 2 GB); the others do it where it is missing
 
 # One interpreter for everything; requirements.txt carries exact pins of all packages but torch's own CUDA libraries.
 .venv/.installed: requirements.txt pyproject.toml
@@ -42,18 +51,28 @@ browser: setup
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null 2>&1; } || \
 	  timeout 120 .venv/bin/playwright install chromium >/dev/null 2>&1 || echo "no Chromium could be installed"
 
-test: browser ## lint, import contract, types and all tests, every experiment at SCALE=smoke end to end among them (about 6 minutes on 2 cores after setup)
+test: browser ## style, types and all tests, every experiment at SCALE=smoke among them (about 6 minutes)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
-reproduce: setup ## the main job: every figure, the table, the claims (SCALE=cpu: about 35 minutes)
+reproduce: setup ## train, merge and score everything, draw it, judge the claims (about 35 minutes)
 	@$(REPRODUCE) experiment=all
 	@$(DRAW)
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 	-@$(REPLAY)
+	@echo "your pictures: analysis/out/$(SCALE)"
+	@$(call next,make report (the published results on one page$(COMMA) to lay beside yours))
+
+# These targets run several commands, each of which would name the one after it.
+reproduce $(SINGLE): export PMA_NEXT = no
+COMMA := ,
+next = echo "next: $(if $(PIECE_MINUTES),the same command$(COMMA) until nothing is left to do; then )$(1)"
+
+reproduce-NAME: ## the same for one experiment (at most 10 minutes), for example make reproduce-figure-3
+	@echo "error: give an experiment for NAME: $(SINGLE:reproduce-%=%)"; false
 
 # A file's own name may hold hyphens.
 NAME = $(firstword $(foreach name,$(EXPERIMENTS),$(if $(filter $*,$(subst _,-,$(name))),$(name))))
@@ -61,41 +80,46 @@ $(SINGLE): reproduce-%: setup
 	@$(REPRODUCE) experiment=$(NAME)
 	@$(DRAW) $(NAME)
 	-@$(REPLAY) experiment=$(NAME)
+	@$(call next,make claims SCALE=$(SCALE) (what your records say of the paper's claims))
 
-figures: setup ## draw everything from the published records (under a minute, nothing is trained)
+figures: setup ## draw all figures from the published records (under a minute)
 	@$(PY) analysis/draw.py --scale $(SCALE) --published
 
-claims: setup ## judge the claims from your own records
+claims: setup ## judge the paper's claims from your own records, and compare with the published verdicts
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 
-verify: setup ## recompute every number of the README and the claims from the published records; fails on drift
+verify: setup ## recompute every number of README, docs and claims from the published records; fails on drift
 	@$(PY) analysis/verify.py
 
-report: setup ## report/index.html from the published records (under a minute); with WANDB_PROJECT=NAME also the report in W&B
+report: setup ## report/index.html from the published records (under a minute); SERVE=1 serves it, WANDB_PROJECT=NAME: in W&B too
 	@$(PY) analysis/report.py
 	$(if $(WANDB_PROJECT),@$(PY) analysis/wandb_report.py --project $(WANDB_PROJECT))
+	$(if $(SERVE),@$(PY) -u -m http.server 0 --bind 127.0.0.1 --directory report)
 
-plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper writes docs/scale.md; under a minute)
+plan: setup ## what the runs of SCALE would take: GPUs, memory, hours, money, disk (SCALE=paper: docs/plan.md)
 	@$(PY) -m pma.plan scale=$(SCALE) $(if $(filter paper,$(SCALE)),docs=docs)
 
 wandb-replay: setup ## send to W&B what it lacks of your own runs and records of SCALE; PUBLISHED=true sends the published ones
+	$(if $(PUBLISHED),@$(DRAW) --published >/dev/null)
 	@$(REPLAY) $(if $(PUBLISHED),published=true)
 
-publish: setup ## copy your own records of SCALE to runs/SCALE/published, and their numbers into the README
+publish: setup ## make your own records of SCALE the published ones, with their numbers in README and docs and their pictures
 	@$(PY) analysis/publish.py --scale $(SCALE)
 	@$(PY) analysis/claims.py --readme
+	@$(PY) analysis/pictures.py
+	@$(PY) analysis/wandb_report.py --sample
 
-bench: setup ## our training against transformers' Trainer, our scoring against lm-eval's command, our merging against mergekit (about 20 minutes)
+bench: setup ## our training, scoring and merging against Trainer, lm-eval and mergekit (about 20 minutes)
 	$(PY) benchmarks/train.py
 	$(PY) benchmarks/evaluate.py
 	$(PY) benchmarks/merge.py
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/tracking.py
 
-bench-gpu: setup ## training on a GPU against transformers' Trainer and bare matrix products (about 20 minutes on an H100)
+bench-gpu: setup ## training on a GPU against Trainer and bare matrix products (about 20 minutes on an H100)
 	$(PY) benchmarks/gpu.py
 
-lock: ## compile requirements.txt anew from pyproject.toml; its pins stay unless LOCK=--upgrade or LOCK='-P NAME==VERSION' (about 1 minute)
+lock: ## compile requirements.txt anew; pins stay unless LOCK=--upgrade or LOCK='-P NAME==VERSION'
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet pip-tools
 	.venv-lock/bin/pip-compile --quiet $(LOCK) --extra dev --strip-extras $(addprefix --unsafe-package ,pma pip setuptools) --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.txt pyproject.toml

@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from drawing.find import describe
-from drawing.picture import save
 from records import ROOT, Study, configured_experiments
+
+from pma.cli import quiet_libraries
+from pma.words import print_next, short
 
 
 def main() -> None:
@@ -28,6 +29,10 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     parser.add_argument("--out-dir", type=Path, default=ROOT / "analysis" / "out")
     options = parser.parse_args()
+    quiet_libraries()  # before matplotlib is imported, which may have to look for fonts
+    from drawing.find import describe, title_of
+    from drawing.picture import save
+
     part = Path(options.scale) / "published" if options.published else Path(options.scale)
     study, out = Study(options.runs_dir / part), options.out_dir / part
     recorded = study.experiments()
@@ -36,16 +41,22 @@ def main() -> None:
         raise SystemExit(f"error: {', '.join(sorted(unknown))}: no such experiment; choose of {', '.join(known)}")
     if not options.names and not recorded and not options.available:
         raise SystemExit(f"error: {study.root}: no records there; make reproduce SCALE={options.scale} makes them")
-    failed = []
+    failed, drawn = [], []
     for name in options.names or recorded:
         try:
             save(describe(study, name), out, name)
+            drawn.append(name)
+            print(f"{title_of(name)}: {short(out / name)}.png and .pdf", flush=True)
         except ValueError as error:  # the others can still be drawn
             failed.append(f"{name}: {error}")
     if failed and options.available:
         print("not drawn: " + "; ".join(failed))
     elif failed:
         raise SystemExit("error: " + "; ".join(failed))
+    if drawn:
+        elsewhere = "" if options.runs_dir == ROOT / "runs" else f" --runs-dir {options.runs_dir}"
+        judge = f"python analysis/claims.py --scale {options.scale}{elsewhere} (what they say of the paper's claims)"
+        print_next("make report (all figures, claims and numbers on one page)" if options.published else judge)
 
 
 if __name__ == "__main__":

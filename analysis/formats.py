@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import math
 
-
-def quantity(number: float) -> str:
-    """A count with three significant digits and a unit: 4_915_200 is 4.92M."""
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
+from pma.words import quantity as quantity  # the same in figures as in the terminal
 
 
 def millions(tokens: float) -> str:

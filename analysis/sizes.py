@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from formats import quantity
 from records import Study
@@ -29,9 +30,19 @@ class Size:
     runs: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """The real size: 576k MoE."""
+        return f"{quantity(self.total)} {'MoE' if self.kind == 'moe' else 'dense'}"
+
+    @property
     def label(self) -> str:
-        """Real size first: 0.58M MoE, standing for 1.3B/13B."""
-        return f"{quantity(self.total)} {'MoE' if self.kind == 'moe' else 'dense'}, standing for {self.stands_for}"
+        """Real size first: 576k MoE, standing for 1.3B/13B."""
+        return f"{self.name}, standing for {self.stands_for}"
+
+    @property
+    def tick(self) -> str:
+        """The same in lines that fit under a bar: 0.58M, for 1.3B/13B."""
+        return f"{quantity(self.total)}\nfor\n{self.stands_for}".replace("/", "/\n")
 
 
 def sizes(study: Study) -> list[Size]:
@@ -43,13 +54,27 @@ def sizes(study: Study) -> list[Size]:
     by_model: dict[str, Size] = {}
     for folder in study.run_folders():
         run, _, seed = folder.rpartition("-seed")
-        model, counts = study.config(run, int(seed))["model"], study.manifest(folder)["parameters"]
-        name = model["name"].split("/")[-1]
-        runs = (*by_model[name].runs, run) if name in by_model else (run,)
-        by_model[name] = Size(
-            name, model["kind"], counts["total"], counts["active"], model["stands_for"], tuple(dict.fromkeys(runs))
-        )
+        size = size_of(study, run, int(seed))
+        before = by_model[size.model].runs if size.model in by_model else ()
+        by_model[size.model] = replace(size, runs=tuple(dict.fromkeys((*before, run))))
     return sorted(by_model.values(), key=lambda size: (size.kind, size.total))
+
+
+def size_of(study: Study, run: str, seed: int = 0) -> Size:
+    """The model of one run.
+
+    Raises:
+        Missing: when the run's config or manifest is not there.
+    """
+    model, counts = study.config(run, seed)["model"], study.manifest(f"{run}-seed{seed}")["parameters"]
+    name = model["name"].split("/")[-1]
+    return Size(name, model["kind"], counts["total"], counts["active"], model["stands_for"], (run,))
+
+
+def by_size(study: Study, runs: Iterable[str]) -> dict[str, Size]:
+    """The models of some runs, smallest first."""
+    found = {run: size_of(study, run) for run in runs}
+    return dict(sorted(found.items(), key=lambda item: item[1].total))
 
 
 def label(study: Study, run: str) -> str:
@@ -58,4 +83,4 @@ def label(study: Study, run: str) -> str:
     Raises:
         Missing: when the run has no manifest.
     """
-    return next(size.label for size in sizes(study) if run in size.runs)
+    return size_of(study, run).label

@@ -1,4 +1,4 @@
-"""Recompute every number of the README's blocks and the published claims from the published records; exit 1 on drift.
+"""Recompute what README, docs, claims, pictures and report say from the published records; exit 1 where they differ.
 
 python analysis/verify.py
 """
@@ -6,17 +6,18 @@ python analysis/verify.py
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from documents import contents, differences
+from pictures import FIGURES, stale
 from records import ROOT
 from verdicts.decide import decide_published
-from verdicts.readme import blocks, read_block
 from verdicts.rules import load_rules
 from verdicts.tables import published_table, result_table
+from wandb_report import SAMPLE, stale_sample
 
 _TOLERANCE = 2e-6  # claims.csv holds six digits
 
@@ -41,43 +42,35 @@ def table_differences(published: Path, fresh: pd.DataFrame) -> list[str]:
     return differences
 
 
-def readme_differences(readme: Path, name: str, block: str) -> list[str]:
-    """Lines of a block of the README that differ from what they are made from.
-
-    Raises:
-        ValueError: when the README has no such block.
-    """
-    lines = difflib.unified_diff(read_block(readme, name).splitlines(), block.splitlines(), lineterm="", n=0)
-    return [f"{readme}: {line}" for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
-
-
-def verify(runs_dir: Path, readme: Path) -> list[str]:
+def verify(runs_dir: Path, root: Path) -> list[str]:
     """Every difference, one line each.
 
     Raises:
-        ValueError: when nothing is published, or the README has no markers.
+        ValueError: when nothing is published, or a document lacks a marker.
     """
     decided = decide_published(runs_dir, load_rules())
-    differences = []
-    for name, block in blocks(decided).items():
-        differences += readme_differences(readme, name, block)
+    found = differences(root, contents(runs_dir, decided))
     for scale, decisions in decided.items():
-        differences += table_differences(published_table(runs_dir, scale), result_table(decisions, scale))
-    return differences
+        found += table_differences(published_table(runs_dir, scale), result_table(decisions, scale))
+    return found
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Check the README and the published claims against the records.")
+    parser = argparse.ArgumentParser(description="Check README, docs and the published claims against the records.")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     parser.add_argument("--readme-path", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the published pictures")
+    parser.add_argument("--report", type=Path, default=SAMPLE, help="the published words of the W&B report")
     options = parser.parse_args()
     try:
-        differences = verify(options.runs_dir, options.readme_path)
+        found = verify(options.runs_dir, options.readme_path.parent)
+        found += stale(options.runs_dir, options.figures) + stale_sample(options.runs_dir, options.report)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    print("\n".join(differences) if differences else "README and claims agree with the published records")
-    sys.exit(bool(differences))
+    agreed = "README, docs, claims, pictures and report agree with the published records"
+    print("\n".join(found) if found else agreed)
+    sys.exit(bool(found))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,11 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-LONGEST = ("test_end_to_end.py", "test_many_processes.py")  # minutes each; begun last, they would end last
+LONGEST = (
+    "test_end_to_end.py",
+    "test_many_processes.py",
+    "test_docs.py",
+)  # begun last, they would end last
 
 
 @pytest.fixture

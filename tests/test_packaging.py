@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_files import blocks
 from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +51,13 @@ def python(tmp_path_factory) -> Path:
             pytest.skip("no package index within reach")
         raise
     return python
+
+
+def test_the_readmes_five_lines_run_from_the_wheel(python, tmp_path):
+    (block,) = (block for block in blocks(ROOT / "README.md") if block.runs)
+    assert len(list(filter(None, block.text.splitlines()))) == 5
+    run(python, "-c", block.text, cwd=tmp_path)
+    np.testing.assert_allclose(load_file(tmp_path / "merged" / "model.safetensors")["w"], 2)
 
 
 def test_the_wheel_merges_by_command_and_by_call_without_torch(python, tmp_path):

@@ -72,6 +72,8 @@ def test_what_is_sent_can_be_read_back_and_is_sent_once(tmp_path):
         merges = {tuple(row[k] for k in ("run", "tokens")) for row in csv.DictReader(file) if row["method"] == "sma"}
     assert replay(job) == 2 + len(merges) + 2 + 1  # runs, merges, scores of both runs, the figure
     sent = read_all(tmp_path / "cpu")
+    listed = sorted((tmp_path / "cpu" / "wandb").glob("offline-run-*"), reverse=True)  # LEET's order
+    assert len(listed) == 2 and all("-seed0-" in path.name for path in listed)  # curves, and no run of one dot
     jobs = {job: [run for run in sent.values() if run["job_type"] == job] for job in ("train", "merge", "eval")}
     assert {run["group"] for run in sent.values()} == {"figure_3"}
     assert all(run["config"]["claims"] == ["C5"] for run in jobs["merge"] + jobs["train"])

@@ -53,6 +53,6 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_all(place: Path) -> dict[str, dict[str, Any]]:
-    """All offline runs below PLACE/wandb, by id."""
-    runs = [read(path) for path in sorted(place.glob("wandb/offline-run-*/*.wandb"))]
+    """All offline runs in folders wandb below PLACE, by id."""
+    runs = [read(path) for path in sorted(place.glob("**/wandb/offline-run-*/*.wandb"))]
     return {run["id"]: run for run in runs}

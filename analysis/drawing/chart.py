@@ -1,16 +1,17 @@
-"""A described panel as an interactive chart for the page (Bokeh), and as a table with the same values."""
+"""A described panel as a chart for the page (Bokeh), and as a table with the same values.
+
+page.js shows the values under a pointer, a finger or the arrow keys; it knows a series by its renderer's name.
+"""
 
 from __future__ import annotations
 
-import html
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
 from bokeh.embed import json_item
-from bokeh.models import BasicTickFormatter, ColumnDataSource, FixedTicker, HoverTool, Range1d, Span, Whisker
+from bokeh.models import BasicTickFormatter, ColumnDataSource, FixedTicker, Range1d, Span, Whisker
 from bokeh.plotting import figure as bokeh_figure
 from formats import quantity
 from matplotlib.colors import to_hex
@@ -20,9 +21,10 @@ from drawing.description import INK as BLACK
 from drawing.description import Bars, Cells, Contour, Line, Panel, Table
 
 INK, GRID = "#1f2328", "#d5d9de"  # page.js puts others in their place in dark mode
-_DASHES = {"-": "solid", "--": "dashed"}
-_MARKERS = {"o": "circle", "s": "square", "^": "triangle", "v": "inverted_triangle", "*": "star", "X": "diamond"}
-_NUMBER = "{0.[0000]}"
+_DASHES = {"-": "solid", "--": "dashed", ":": "dotted"}
+_MARKERS = {
+    "o": "circle", "s": "square", "^": "triangle", "v": "inverted_triangle", "*": "star", "X": "x", "D": "diamond",
+}  # fmt: skip
 _TABLE_ROWS = 40  # of one series, at most
 
 Limits = tuple[float, float]
@@ -117,21 +119,16 @@ def _axes(plot: Any, panel: Panel, across: Limits) -> None:
     plot.background_fill_color = plot.border_fill_color = plot.outline_line_color = None
 
 
-def _hover(plot: Any, renderer: Any, *lines: str) -> None:
-    plot.add_tools(HoverTool(renderers=[renderer], tooltips="<br>".join(lines), mode="mouse", visible=False))
-
-
-def _with_error(plot: Any, source: ColumnDataSource, series: Line | Bars) -> str:
-    """Add error bars, if there are any; the hover text of y."""
+def _add_error(plot: Any, source: ColumnDataSource, series: Line | Bars) -> None:
+    """Add error bars, if there are any."""
     if series.error is None:
-        return f"@y{_NUMBER}"
+        return
     for name, values in (("low", series.y - series.error), ("high", series.y + series.error), ("error", series.error)):
         source.data[name] = values
     whisker = Whisker(source=source, base="x", upper="high", lower="low", line_color=INK, level="overlay")
     whisker.upper_head.size = whisker.lower_head.size = 5
     whisker.upper_head.line_color = whisker.lower_head.line_color = INK
     plot.add_layout(whisker)
-    return f"@y{_NUMBER} \u00b1 @error{_NUMBER}"
 
 
 def _line(plot: Any, panel: Panel, line: Line) -> None:
@@ -143,16 +140,20 @@ def _line(plot: Any, panel: Panel, line: Line) -> None:
         )
     if line.marker:
         look = {"fill_color": line.fill or line.color, "line_color": _ink(line.edge or line.color, panel)}
+        if line.marker == "X":  # Bokeh's cross has no inside: it is drawn twice, wide for the edge
+            plot.scatter("x", "y", marker="x", size=1.5 * line.size, line_width=6, line_color=INK, source=source)
+            look = {"line_color": line.fill or line.color, "line_width": 3}
         drawn = plot.scatter("x", "y", marker=_MARKERS[line.marker], size=1.5 * line.size, source=source, **look)
-    value = _with_error(plot, source, line)
-    _hover(plot, drawn, f"<b>{html.escape(line.label)}</b>", "@x{0,0.[0000]}", value)
+    drawn.name = line.label or None
+    _add_error(plot, source, line)
 
 
 def _bars(plot: Any, panel: Panel, bars: Bars, upright: Limits) -> None:
     source = ColumnDataSource({"x": bars.x, "y": bars.y, "group": [group_at(panel, x) for x in bars.x]})
     bottom = max(upright[0], 0.0)
-    drawn = plot.vbar(x="x", top="y", bottom=bottom, width=bars.width, color=bars.color, source=source)
-    _hover(plot, drawn, f"<b>{html.escape(bars.label)}</b>", "@group", _with_error(plot, source, bars))
+    look = {"width": bars.width, "color": bars.color, "name": bars.label or None}
+    plot.vbar(x="x", top="y", bottom=bottom, source=source, **look)
+    _add_error(plot, source, bars)
 
 
 def _contour(plot: Any, contour: Contour) -> None:
@@ -170,8 +171,7 @@ def _cells(plot: Any, cells: Cells) -> None:
     shown = cells.values.ravel()
     fill = [to_hex(colors(0.5 + 0.5 * value / limit)) for value in shown]
     source = ColumnDataSource({"x": column, "y": row, "value": shown, "color": fill})
-    drawn = plot.rect("x", "y", 1, 1, color="color", line_color=None, source=source)
-    _hover(plot, drawn, "row @y, column @x", f"@value{_NUMBER}")
+    plot.rect("x", "y", 1, 1, color="color", line_color=None, source=source)
 
 
 def group_at(panel: Panel, x: float) -> str:
@@ -188,18 +188,13 @@ def rows(content: Panel | Table) -> list[list[str]]:
         matrix = content.series[0].values
         cells = [["", str(j + 1), str(i + 1), f"{matrix[i, j]:.4g}"] for i, j in np.ndindex(matrix.shape)]
         return [["", "column", "row", "value"], *cells]
-    table = [["series", content.xlabel or "x", " ".join(content.ylabel.split()) or "y", "\u00b1"]]
+    table = [["series", content.xlabel or "at", ", ".join(content.ylabel.splitlines()) or "value", "\u00b1"]]
+    grouped = any(isinstance(series, Bars) for series in content.series)
     for series in content.series:
         if not isinstance(series, Line | Bars):
             continue
         for i in np.unique(np.linspace(0, len(series.x) - 1, min(len(series.x), _TABLE_ROWS)).astype(int)):
             error = _error(series)[i] if series.error is not None and np.isfinite(series.error[i]) else None
-            at = group_at(content, series.x[i]) if isinstance(series, Bars) else f"{series.x[i]:,.6g}"
+            at = group_at(content, series.x[i]) if grouped else f"{series.x[i]:,.6g}"
             table.append([series.label, at, f"{series.y[i]:.5g}", "" if error is None else f"{error:.4g}"])
     return table
-
-
-def legend(panels: Iterable[Panel]) -> dict[str, str]:
-    """Colours of the named lines and bars of some panels."""
-    drawn = [series for panel in panels for series in (*panel.series, *panel.levels)]
-    return {s.label: s.color for s in drawn if not isinstance(s, Contour | Cells) and s.label}

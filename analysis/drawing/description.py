@@ -161,6 +161,8 @@ class Figure:
         size: width and height, inches.
         xlabel: under all panels.
         texts: further files to publish beside the picture, by name.
+        see: one sentence for the page: what to look at, and how to read it.
+        lead: the panels in which to see it, which the page shows first; empty for all.
     """
 
     title: str
@@ -169,6 +171,8 @@ class Figure:
     caption: str
     xlabel: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
+    see: str = ""
+    lead: tuple[Panel, ...] = ()
 
     @property
     def panels(self) -> list[Panel]:
@@ -190,6 +194,8 @@ def figure(
     legend: bool = True,
     xlabel: str = "",
     texts: Mapping[str, str] | None = None,
+    see: str = "",
+    lead: Sequence[Panel] = (),
 ) -> Figure:
     """A figure of one block.
 
@@ -197,7 +203,7 @@ def figure(
         rows: its panels and tables, row by row.
         size: width and height, inches.
         caption: its sentences.
-        heights, legend: of the `Block`. xlabel, texts: of the `Figure`.
+        heights, legend: of the `Block`. xlabel, texts, see, lead: of the `Figure`.
     """
     block = Block(tuple(map(tuple, rows)), heights, legend=legend)
-    return Figure(title, (block,), size, " ".join(caption), xlabel, texts or {})
+    return Figure(title, (block,), size, " ".join(caption), xlabel, texts or {}, see, tuple(lead))

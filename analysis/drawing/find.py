@@ -8,6 +8,9 @@ from records import ROOT, Study
 
 from drawing.description import Figure
 from drawing.plain import describe_plainly
+from pma.words import experiment_title as title_of
+
+__all__ = ["describe", "title_of"]
 
 
 def describe(study: Study, name: str) -> Figure:
@@ -19,8 +22,3 @@ def describe(study: Study, name: str) -> Figure:
     if not (ROOT / "analysis" / "figures" / f"{name}.py").is_file():
         return describe_plainly(study, name)
     return importlib.import_module(f"figures.{name}").describe(study)
-
-
-def title_of(name: str) -> str:
-    """An experiment's name in words: figure_3 is `Figure 3`."""
-    return name.replace("_", " ").capitalize()

@@ -99,7 +99,8 @@ def value_and_gain_rows(study: Study, table: pd.DataFrame, colors: dict[str, str
     for task, metric, title in _columns(study):
         rows = pick(table, task=task, metric=metric)
         values.append(grouped_bars(rows, "tokens", groups, colors, metric, "value", title))
-        gains.append(grouped_bars(rows, "tokens", groups, colors, metric, "gain", "", "training tokens"))
+        name = f"gain, {title.splitlines()[0]}"
+        gains.append(grouped_bars(rows, "tokens", groups, colors, metric, "gain", name, "training tokens"))
     return [values, gains]
 
 

@@ -1,7 +1,8 @@
-"""A described figure as a picture: OUT/NAME.png and .pdf, drawn with matplotlib."""
+"""A described figure as a picture: OUT/NAME.png and .pdf, or one SVG, drawn with matplotlib."""
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import textwrap
@@ -40,11 +41,34 @@ def save(figure: Figure, out: Path, name: str) -> None:
     plt.close(canvas)
     for file_name, text in figure.texts.items():
         write_text(out / file_name, text)
-    print(f"{name}: {out / f'{name}.png'} and .pdf")
 
 
-def draw(figure: Figure) -> Canvas:
-    """The matplotlib figure: title and legend over the panels, the caption under them."""
+def svg(figure: Figure, made_from: str) -> str:
+    """A figure as SVG without its caption, which stands in words beside it and is kept in the file."""
+    with plt.rc_context(MATPLOTLIB):
+        canvas = draw(figure, caption=False)
+        text = vector(canvas, figure.title, made_from, figure.caption, bbox_inches="tight")
+    plt.close(canvas)
+    return text
+
+
+def vector(canvas: Canvas, title: str, made_from: str, caption: str = "", **options: Any) -> str:
+    """A drawn figure as SVG: letters as outlines, so that it looks alike everywhere; the same bytes each time.
+
+    Args:
+        made_from, caption: kept in the file as its source and its description.
+        options: of savefig.
+    """
+    metadata = {"Title": title, "Source": made_from, "Description": caption or None}
+    metadata |= dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    stream = io.StringIO()
+    with plt.rc_context({"svg.hashsalt": title, "svg.fonttype": "path"}):
+        canvas.savefig(stream, format="svg", metadata=metadata, **options)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def draw(figure: Figure, caption: bool = True) -> Canvas:
+    """The matplotlib figure: title and legend over the panels, the caption under them if it is wanted."""
     canvas = plt.figure(figsize=figure.size)
     if len(figure.blocks) == 1:
         _block(canvas, canvas, figure.blocks[0])
@@ -58,8 +82,9 @@ def draw(figure: Figure) -> Canvas:
     labels = [text.get_text() for legend in canvas.legends for text in legend.get_texts()]
     rows = math.ceil(len(labels) / _legend_columns(labels, figure.size[0])) if labels else 0
     canvas.text(0.01, 1 + (0.05 + 0.25 * rows) / figure.size[1], figure.title, fontsize=10.5, va="bottom")
-    caption = textwrap.fill(figure.caption, round(_LETTERS_PER_INCH * figure.size[0]))
-    canvas.text(0.01, -0.01, caption, fontsize=7.5, va="top")
+    if caption:
+        text = textwrap.fill(figure.caption, round(_LETTERS_PER_INCH * figure.size[0]))
+        canvas.text(0.01, -0.01, text, fontsize=7.5, va="top")
     return canvas
 
 

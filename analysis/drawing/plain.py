@@ -38,7 +38,7 @@ def describe_plainly(study: Study, name: str) -> Figure:
         raise Missing(
             f"{name}: its records have neither held-out text nor an average of tasks; add a figures/{name}.py"
         )
-    text = "last: the newest snapshot; the others merge N snapshots V tokens apart."
+    text = "last: the newest snapshot; the others: means of N snapshots, V training tokens apart."
     return figure(title, [panels], (9, 3.7), text, items_text(study, table), "Axes do not start at 0.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import style
-from drawing.captions import measure_text, scores_text, window_text
+from drawing.captions import measure_text, model_text, scores_text, window_text
 from drawing.description import Figure, Panel, figure
 from drawing.parts import line
 from drawing.scores import measure, pick, scores
@@ -31,6 +31,11 @@ def _panel(table: pd.DataFrame, task: str, metric: str, title: str) -> Panel:
     )
 
 
+def average(study: Study) -> Panel:
+    """The average of the four axes, in bits per byte: what the README shows."""
+    return _panel(scores(study, "figure_3"), "average", "bits_per_byte", "average of the four axes")
+
+
 def describe(study: Study) -> Figure:
     """Four axes, their average and held-out text over tokens."""
     table = scores(study, "figure_3")
@@ -42,11 +47,15 @@ def describe(study: Study) -> Figure:
         "Figure 3: constant learning rate, annealing, and PMA after a fork",
         [panels[:3], panels[3:]],
         (9, 5.4),
-        f"Fork of the main run at {quantity(table['tokens'].min())} tokens; cosine annealing to 0.",
+        model_text(study),
+        f"At {quantity(table['tokens'].min())} training tokens the run goes on twice: at its constant learning rate, "
+        "and annealed, the rate falling to 0 along a cosine.",
         window_text(table),
-        scores_text(study, table),
-        "Those at PMA are of its difference to the constant branch.",
         measure_text(study),
+        scores_text(study, table, "drawn at PMA, that of its paired difference to the constant branch"),
         "Axes do not start at 0. The paper (1.3B/13B, fork at 1.4T, 250B tokens more): PMA is first above both, at the "
         "end on a par with annealing.",
+        see="Compare blue, the merge of the constant run, with orange, the annealed run: where they meet, merging "
+        "gives what annealing gives and trains nothing for it.",
+        lead=panels[4:],
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 import style
-from drawing.captions import measure_text, scores_text
+from drawing.captions import measure_text, model_text, scores_text, window_text
 from drawing.description import Figure, figure
 from drawing.parts import paper_table, value_and_gain_rows
 from drawing.scores import pick, scores
-from formats import quantity
 from records import Study
 
 SETTINGS = {"last": style.GREY, "SMA": style.BLUE, "WMA": style.ORANGE, "EMA(0.1)": style.GREEN, "EMA(0.2)": style.PINK}
@@ -22,14 +21,19 @@ def describe(study: Study) -> Figure:
     # Single snapshots elsewhere only serve the signal-to-noise ratio.
     table = table[table["tokens"].isin(merged["tokens"])].assign(setting=lambda t: t["method"].map(_METHODS))
     rows = value_and_gain_rows(study, table, SETTINGS)
-    n, interval = merged["n"].iloc[0], merged["interval"].iloc[0]
     return figure(
         "Figure 4: merging methods along one run at constant learning rate",
         [*rows, [paper_table("figure_4", SETTINGS)]],
         (9, 6.6),
-        f"N = {n} snapshots, V = {quantity(interval)} tokens apart.",
-        scores_text(study, table),
+        model_text(study),
+        window_text(table, "a mean"),
+        "Last is the newest snapshot alone. SMA weighs the snapshots equally, WMA the newest most (1, 2, ..., N); "
+        "EMA(a) gives each newer snapshot weight a and what came before 1 - a.",
         measure_text(study, ["average"]),
+        scores_text(study, table),
         "Axes of values do not start at 0.",
         heights=(3, 2.4, 1.3),
+        see="Each bar is what a method saves over the last snapshot: below zero, early in training, merging makes the "
+        "model worse; later the methods come close to each other.",
+        lead=rows[1][:1],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import style
-from drawing.captions import measure_text, scores_text
+from drawing.captions import measure_text, model_text, pma_text, scores_text
 from drawing.description import Block, Figure
 from drawing.parts import paper_table, value_and_gain_rows
 from drawing.scores import pick, scores
@@ -37,9 +37,21 @@ def describe(study: Study) -> Figure:
         _block(study, lower, list(NUMBERS.values()), "number N, interval V", "figure_5_bottom"),
     )
     caption = (
-        f"V = {quantity(interval)} tokens; N = 6 for 4 V at the first point.",
-        scores_text(study, table),
+        model_text(study),
+        pma_text([]),
+        "Last is the newest snapshot alone.",
+        f"V is {quantity(interval)} tokens in the lower half, and from half to four times that in the upper one, where "
+        "N = 10 (for 4 V at the first point N = 6: there are no more snapshots yet).",
         measure_text(study, ["average"]),
+        scores_text(study, table),
         "Axes of values do not start at 0.",
     )
-    return Figure("Figure 5: interval and number of the merged snapshots (SMA)", blocks, (9, 12), " ".join(caption))
+    return Figure(
+        "Figure 5: interval and number of the merged snapshots",
+        blocks,
+        (9, 12),
+        " ".join(caption),
+        see="Compare the first point with the last: a wide window, which a large V or a large N makes, reaches back to "
+        "worse snapshots early in training and pays late in training.",
+        lead=tuple(block.rows[1][0] for block in blocks),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import style
+from drawing.captions import model_text, pma_text, seeds_text
 from drawing.curves import curve_by_step
 from drawing.description import Figure, Line, Panel, figure
 from formats import quantity
@@ -12,7 +13,7 @@ from records import Study
 FINE_TUNED = {"sft_baseline": ("from the last snapshot", style.GREY), "sft_pma": ("from PMA", style.BLUE)}
 COLLAPSED = {
     "spike": ("collapsing run", style.RED),
-    "spike_last": ("resumed from the last good snapshot", style.ORANGE),
+    "spike_last": ("resumed from the last good snapshot", style.GREY),
     "spike_pma": ("resumed from PMA", style.BLUE),
 }
 WINDOW, FACTOR = 20, 2.0  # steps; a spike is FACTOR times the median of the WINDOW steps before
@@ -58,16 +59,23 @@ def describe(study: Study) -> Figure:
     """Both halves, from the runs' curves alone."""
     panels = [_gradient_norms(study), _collapse(study)]
     rescue, tuned = (study.config(run)["init"]["parent"] for run in ("spike_pma", "sft_pma"))
-    seeds = ", ".join(f"{run} {len(study.seeds(run))}" for run in (*FINE_TUNED, *COLLAPSED))
+    words = {run: f"fine-tuning {start}" for run, (start, _) in FINE_TUNED.items()}
+    words |= {run: f"the run {label}" for run, (label, _) in COLLAPSED.items()}
+    seeds = {words[run]: len(_seeds(study, run)) for run in words}
     return figure(
         "Figure 7: gradient norm after PMA, and recovery from a collapse",
         [panels],
         (9, 3.7),
-        f"Scale {study.scale}; seeds: {seeds}; no curve is smoothed. Left: PMA is the mean of {tuned['n']} snapshots, "
-        f"V = {quantity(tuned['interval'])} tokens; triangles: spikes, steps above {FACTOR:g} times the median of the "
-        f"{WINDOW} steps before. Right: PMA is the mean of the {rescue['n']} snapshots up to "
-        f"{quantity(rescue['tokens'])} tokens, {quantity(rescue['interval'])} apart, before the collapse; the last "
-        "good snapshot is a control that the paper lacks. The right axis does not start at 0. The paper: 800 steps of "
-        "fine-tuning; 330M/3.3B at learning rate 6e-3, 3 checkpoints, 2500 steps.",
+        model_text(study, "sft_baseline"),
+        pma_text([]),
+        f"Left: fine-tuning starts from the last snapshot or from PMA with N = {tuned['n']}, V = "
+        f"{quantity(tuned['interval'])} tokens; triangles: spikes, steps above {FACTOR:g} times the median of the "
+        f"{WINDOW} steps before. Right: a learning rate far too high; PMA with N = {rescue['n']}, V = "
+        f"{quantity(rescue['interval'])} tokens up to {quantity(rescue['tokens'])} tokens, before the collapse. "
+        "Resuming from the last good snapshot is a control that the paper lacks. No curve is smoothed; the right axis "
+        f"does not start at 0. Scale {study.scale}: {seeds_text(seeds)}. The paper: 800 steps of fine-tuning; "
+        "330M/3.3B at learning rate 6e-3, 3 checkpoints, 2500 steps.",
         legend=False,
+        see="Gradient norm: a lower line with fewer triangles is calmer fine-tuning. Collapse: see whether the runs "
+        "that resume before the collapse pass it, from the merge and from a single snapshot alike.",
     )

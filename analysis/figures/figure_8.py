@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import style
+from drawing.captions import BITS, model_text, pma_text
 from drawing.description import INK, Contour, Figure, Line, Panel, figure
 from drawing.scores import pick
-from formats import quantity
 from matplotlib.ticker import MaxNLocator
 from records import Study
 
@@ -50,7 +50,7 @@ def _panel(plane: pd.DataFrame, names: tuple[str, str, str]) -> Panel:
         path,
         marks(snapshots, "snapshots, in order", "white", "o", 5.5),
         marks(merged, "their mean (PMA)", style.RED, "*", 13.8),
-        marks(best, "best of the grid", "white", "X", 7.1),
+        marks(best, "best of the grid", style.ORANGE, "X", 7.1),
     )
     return Panel(names[2], xlabel, ylabel, series)
 
@@ -61,14 +61,17 @@ def describe(study: Study) -> Figure:
     panels = [_panel(pick(table, plane=plane), names) for plane, names in PLANES.items()]
     run = table["run"].iloc[0]
     n, points = table["snapshot"].max(), (table["role"] == "grid").sum() // 2
-    interval = quantity(study.config(run)["scale"]["merge_interval"])
+    interval = study.config(run)["scale"]["merge_interval"]
     return figure(
         "Figure 8: score contours in planes of weight space",
         [panels],
         (9, 4.2),
-        f"Scale {study.scale}, run {run}, one seed; the last {n} snapshots, V = {interval} tokens apart; {points} "
-        "grid points a plane; bits per byte of the knowledge axis (for MMLU, which the paper shows). Each grid point "
-        "is the merged model, moved in the plane alone; snapshots stand at their projections. Left: our reading of the "
-        "paper's 'mean of two chosen parameters of one layer', all entries of a gain shifted by a constant. Axes do "
-        "not start at 0.",
+        model_text(study, run),
+        pma_text([(n, interval)]),
+        f"Each of the {points} points of a plane's grid is the merged model, moved in that plane alone, and scored on "
+        f"the knowledge axis (for MMLU, which the paper shows): {BITS}. Snapshots stand at their projections. Left: "
+        "our reading of the paper's 'mean of two chosen parameters of one layer', all entries of a gain shifted by a "
+        f"constant. Axes do not start at 0. Scale {study.scale}: one seed (training run).",
+        see="The star is the merge, the circles the snapshots it is made of, the cross the best point found: see which "
+        "lies nearer to the cross.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import style
-from drawing.captions import measure_text, scores_text, sizes, window_text
+from drawing.captions import measure_text, model_text, scores_text, window_text
 from drawing.description import Figure, Panel, figure
 from drawing.parts import ZERO, line
 from drawing.scores import measure, pick, scores
@@ -30,7 +30,7 @@ def _column(table: pd.DataFrame, task: str, metric: str, title: str) -> tuple[Pa
     axis = {"xticks": ticks, "log_base": 10}
     return (
         Panel(title, "", drawn.label, tuple(values), **axis),
-        Panel("", "peak learning rate (constant)", drawn.gain, tuple(gains), levels=(ZERO,), **axis),
+        Panel(f"gain, {title}", "peak learning rate (constant)", drawn.gain, tuple(gains), levels=(ZERO,), **axis),
     )
 
 
@@ -40,15 +40,17 @@ def describe(study: Study) -> Figure:
     table["lr"] = table["run"].map({run: study.config(run)["schedule"]["peak_lr"] for run in table["run"].unique()})
     average = _column(table, "average", measure(study), "average of the four axes")
     heldout = _column(table, "heldout", "bits_per_byte", "held-out text")
-    size = sizes(study, [SMALLEST])[SMALLEST].replace("\n", " ")
     return figure(
         "Gain of merging against the learning rate",
         [[average[0], heldout[0]], [average[1], heldout[1]]],
         (9, 6),
-        f"The smallest dense model, {size}, the same tokens at each rate.",
+        model_text(study, SMALLEST),
+        "It is trained on the same tokens at each rate.",
         window_text(table),
-        scores_text(study, table),
-        "Drawn for the gain.",
         measure_text(study),
+        scores_text(study, table, "drawn for the gain, that of the paired difference"),
         "The upper axes do not start at 0. The paper believes that a higher rate gains more, and measures none of it.",
+        see="A gain that rises to the right says that merging helps more at a higher learning rate; solid is the later "
+        "point of training.",
+        lead=average,
     )

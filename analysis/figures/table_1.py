@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from drawing.captions import PAPER, items_text
+from drawing.captions import PAPER, items_text, model_text, pma_text
 from drawing.description import Figure, Table, figure
 from drawing.scores import pick, scores
 from formats import quantity, rate
@@ -33,6 +33,8 @@ MAPPING = (
     "LiveBench and GPQA have no counterpart. All but code: held-out instruction pairs (ood: kinds of question trained "
     "on nowhere); code: the next line of a held-out file, as in the other figures. Dialogue picks the next turn."
 )
+
+SEE = "Compare the rows that start from PMA with the baseline above them; bold is the best of a column."
 
 
 def _label(study: Study, run: str, tuned: bool) -> str:
@@ -82,8 +84,11 @@ def _notes(study: Study, table: pd.DataFrame) -> list[str]:
     parent = study.config("sft_pma")["init"]["parent"]
     tokens = quantity(study.config("sft_pma")["train"]["total_tokens"])
     return [
-        f"{tokens} tokens of fine-tuning from the main run's end; PMA: mean of {parent['n']} snapshots, V = "
-        f"{quantity(parent['interval'])} tokens. ± standard error over items. Bold: best of the tuned rows.",
+        model_text(study, "sft_baseline"),
+        f"{tokens} tokens of fine-tuning from the main run's end: from its last snapshot (baseline), or from PMA.",
+        pma_text([(parent["n"], parent["interval"])]),
+        "Bits per byte: what the model needs for each byte of the right answer; ± one standard error over items; bold: "
+        "best of the tuned rows.",
         items_text(study, table[table["task"].isin(task for _, task in COLUMNS)]),
         MAPPING,
     ]
@@ -105,4 +110,4 @@ def describe(study: Study) -> Figure:
     cells, notes = tidy(study, table), _notes(study, table)
     tables = [*(_ours(cells, metric) for metric in SHOWN), _papers()]
     texts = {"table_1.md": _markdown(tables, notes), "table_1.csv": cells.to_csv(index=False)}
-    return figure(TITLE, [[part] for part in tables], (9, 5.6), *notes, heights=(7, 7, 5), texts=texts)
+    return figure(TITLE, [[part] for part in tables], (9, 5.6), *notes, heights=(7, 7, 5), texts=texts, see=SEE)

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import bokeh
 from bokeh.resources import Resources
+from drawing.find import describe
+from finding import finding
 from formats import hours
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from records import Study
+from records import Missing, Study
 from verdicts.decide import VERDICTS, decide_published
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
+from verdicts.words import plain_words
 
-from page.sections import claim_fields, run_rows, section
+from page.captions import said_once
+from page.claims import claim_fields
+from page.legend import entries
+from page.sections import models_of, run_rows, section, shown
 from pma.files import revision
 
 TITLE = "Model merging in pre-training: a replication"
 _TEMPLATES = Path(__file__).resolve().parent
-_CLAIM_HEADS = ("claim", "what it says", "paper", "ours", "verdict", "scale", "cost")
+_FIRST_DEVIATIONS = 3  # those that stand there unfolded
 
 
 def _html(markdown: str) -> Markup:
     """A line of Markdown as HTML; it knows `code`."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(Markup.escape(markdown))))
+
+
+def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
+    """The first screen, from the first scale that has the main run: finding, Figure 3's picture, advice."""
+    for study in studies:
+        try:
+            found, picture = finding(study), describe(study, "figure_3").lead[0]
+        except Missing:
+            continue
+        number = Markup.escape(found.merged.text())
+        sentence = str(Markup.escape(found.sentence)).replace(number, f"<strong>{number}</strong>", 1)
+        panel = shown(picture) | {"title": "", "legend": entries([picture])}
+        return {"sentence": Markup(sentence), "advice": found.advice, "panel": panel, "at": f"{study.scale}-figure_3"}
+    return None
 
 
 def build(runs_dir: Path) -> str:
@@ -34,32 +56,36 @@ def build(runs_dir: Path) -> str:
     Raises:
         ValueError: when nothing is published, or a figure lacks records.
     """
-    sections, rows, claims = [], [], []
+    sections, rows, claims, models = [], [], [], []
     decided = decide_published(runs_dir, load_rules())
-    for scale, decisions in decided.items():
-        study = Study(runs_dir / scale / "published")
-        sections += [section(study, name, decisions) for name in study.experiments()]
+    studies = [Study(runs_dir / scale / "published") for scale in decided]
+    for study, decisions in zip(studies, decided.values(), strict=True):
+        names = study.experiments()
+        sections += [section(study, name, decisions) for name in names]
         rows += run_rows(study)
-        claims += [claim_fields(decision, scale) for decision in decisions]
-    ids = {entry["id"] for entry in sections}
-    for claim in claims:
-        claim["section"] = claim["section"] if claim["section"] in ids else None
-    counts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
-    templates = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
-    panel = templates.get_template("panel.html")
+        plain = plain_words(study)
+        claims += [claim_fields(decision, study.scale, names, plain) for decision in decisions]
+        models += [(study.scale, size) for size in models_of(study)]
+    common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
+    short = {entry["id"]: entry["short"] for entry in sections}
+    counts = [(verdict, sum(claim["verdict"] == verdict for claim in claims)) for verdict in VERDICTS]
+    templates = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     parts = {name: Markup((_TEMPLATES / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
+    points = [_html(point) for point in deviations()]
     return templates.get_template("index.html").render(
         **parts,
         title=TITLE,
-        summary=", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n).capitalize() + ".",
+        front=_front(studies),
+        counts=[(VERDICTS.index(verdict), verdict, count) for verdict, count in counts if count],
         revision=revision(),
         verdicts=VERDICTS,
         scales=list(decided),
-        claim_heads=_CLAIM_HEADS,
         claims=claims,
         sections=sections,
-        panel=lambda p: Markup(panel.render(p=p)),
-        deviations=[_html(point) for point in deviations()],
+        common=[(sentence, [(name, short[name]) for name in names]) for sentence, names in common.items()],
+        captions=captions,
+        deviations=(points[:_FIRST_DEVIATIONS], points[_FIRST_DEVIATIONS:]),
+        models=models,
         runs=rows,
         total=f"{hours(sum(row['seconds'] for row in rows))} of training in all, one core each.",
         bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js()),

@@ -1,26 +1,32 @@
-"""What the page says of one experiment at one scale, of one claim, and of the runs' costs, as plain data."""
+"""What the page says of one experiment at one scale, and of the runs' costs, as plain data."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import json
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import style
 from drawing import chart
 from drawing.curves import curve_panels
-from drawing.description import Panel, Table
+from drawing.description import Bars, Block, Figure, Line, Panel, Table
 from drawing.find import describe, title_of
 from drawing.plain import raw_and_merged
 from formats import minutes, quantity
 from markupsafe import Markup
-from records import Study
+from records import Missing, Study
+from sizes import Size, sizes
 from verdicts.decide import VERDICTS, Decision
-from verdicts.tables import ours
 
-from page.paper import paper_panels
+from page.claims import anchor
+from page.legend import entries, shared
+from page.paper import beside
+
+_TASKS = ("four axes", "held-out text")  # what a panel's y label may begin with, on a line of its own
+_DASHES = ("-", "--", ":")
 
 
 def command_of(name: str, scale: str = "cpu") -> str:
@@ -28,42 +34,69 @@ def command_of(name: str, scale: str = "cpu") -> str:
     return f"make reproduce-{name.replace('_', '-')}" + ("" if scale == "cpu" else f" SCALE={scale}")
 
 
-def claim_fields(decision: Decision, scale: str) -> dict[str, Any]:
-    """A claim as the page shows it."""
-    claim, seconds = decision.claim, decision.seconds
+def shown(panel: Panel, own_legend: bool = False) -> dict[str, Any]:
+    """A panel for the template: title, chart as JSON, text for those who do not see it, a legend of its own."""
+    ylabel = ", ".join(panel.ylabel.splitlines())
+    names = ", ".join(entries([panel]))
+    alt = f"{panel.title}: {ylabel or 'values'} over {panel.xlabel or 'groups'}" + (f"; {names}" if names else "")
     return {
-        "name": claim.name,
-        "number": claim.name[1:],
-        "text": claim.text,
-        "source": claim.source,
-        "paper": claim.paper,
-        "ours": ours(decision),
-        "sentence": decision.sentence,
-        "verdict": decision.verdict,
-        "rank": VERDICTS.index(decision.verdict),
-        "scale": scale,
-        "seconds": 0 if math.isnan(seconds) else seconds,
-        "cost": minutes(seconds),
-        "section": f"{scale}-{claim.experiments[0]}",
-        "experiments": claim.experiments,
+        "title": panel.title,
+        "item": Markup(json.dumps(chart.chart(panel), separators=(",", ":")).replace("</", "<\\/")),
+        "alt": f"{alt}. Arrow keys read the values; a table of them stands under Values and records.",
+        "legend": entries([panel]) if own_legend else {},
     }
 
 
-def shown(content: Panel | Table) -> dict[str, Any]:
-    """A panel or a table for the template: title, chart as JSON, text for those who do not see it, values."""
-    title = " ".join((content.title or getattr(content, "ylabel", "")).split())
-    if isinstance(content, Table):
-        return {"title": title, "item": None, "rows": chart.rows(content)}
-    item = json.dumps(chart.chart(content), separators=(",", ":")).replace("</", "<\\/")
-    ylabel = " ".join(content.ylabel.split())
-    names = "; ".join(filter(None, [", ".join(chart.legend([content]))]))
-    alt = f"{title}: {ylabel or 'values'} over {content.xlabel or 'groups'}" + (f"; {names}" if names else "")
-    return {
-        "title": title,
-        "item": Markup(item),
-        "alt": f"{alt}. The values stand in the table below.",
-        "rows": chart.rows(content),
-    }
+def named(block: Block) -> dict[int, Panel]:
+    """A block's panels by the id of the original, each with a title and a y label that need no neighbour.
+
+    In a picture a row shares the label of its first panel, and a column the title of its upper one.
+    """
+    found: dict[int, Panel] = {}
+    above: dict[int, str] = {}
+    for row in block.rows:
+        first = next((part.ylabel for part in row if isinstance(part, Panel)), "")
+        for column, panel in enumerate(row):
+            if not isinstance(panel, Panel):
+                continue
+            ylabel, title = panel.ylabel or first, " ".join(panel.title.split())
+            task, _, rest = ylabel.partition("\n")
+            if task in _TASKS:
+                ylabel = rest
+            if not title:
+                bars = entries([panel]) == {} and panel.xticks
+                what = " and ".join(panel.xticks.values()) if bars else ylabel.split("(")[0].strip()
+                title = f"{above.get(column, '')}: {what}".removeprefix(": ")
+            above.setdefault(column, ", ".join(panel.title.partition("\n(")[0].splitlines()))
+            title += f", {task}" if task in _TASKS else ""
+            # Bars of gains reach to zero; a picture leaves room under them for their numbers.
+            ylim = (None, None) if panel.levels and isinstance(panel.series[0], Bars) else panel.ylim
+            found[id(panel)] = replace(panel, title=title or " ".join(ylabel.split()), ylabel=ylabel, ylim=ylim)
+    return found
+
+
+def _group(heading: str, panels: Sequence[Panel]) -> dict[str, Any]:
+    """Panels under one heading, with one legend, or one each where they name different things."""
+    legend = shared(panels)
+    return {"heading": heading, "legend": legend, "panels": [shown(panel, legend is None) for panel in panels]}
+
+
+def _groups(study: Study, name: str, figure: Figure) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Panel]]:
+    """The groups of panels that the page shows first, those that it shows on demand, and all panels."""
+    lead = {id(panel) for panel in figure.lead or figure.panels}
+    first, more, every = [], [], []
+    for block in figure.blocks:
+        panels = named(block)
+        ahead = [panel for key, panel in panels.items() if key in lead] + beside(study, name, block)
+        rest = [panel for key, panel in panels.items() if key not in lead]
+        first += [_group(block.heading, ahead)] if ahead else []
+        more += [_group(block.heading, rest)] if rest else []
+        every += [replace(panel, title=f"{block.heading}: {panel.title}".removeprefix(": ")) for panel in ahead + rest]
+    return first, more, every
+
+
+def _table(content: Table) -> dict[str, Any]:
+    return {"title": content.title, "rows": chart.rows(content), "bold": content.bold}
 
 
 def _downloads(study: Study, name: str) -> list[dict[str, str]]:
@@ -77,6 +110,42 @@ def _downloads(study: Study, name: str) -> list[dict[str, str]]:
     return files
 
 
+def _curves(study: Study, name: str, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """Scores before and after merging, and the curves of the runs; the eighth run repeats the colours, in dashes."""
+    panels = []
+    names = {run: f"{run} ({quantity(study.manifest(run)['parameters']['total'])})" for run in runs}
+    for panel in curve_panels(study, runs):
+        lines = [
+            replace(line, label=names[line.label], dash=_DASHES[i // len(style.COLORS) % len(_DASHES)])
+            for i, line in enumerate(panel.series)
+            if isinstance(line, Line)
+        ]
+        panels.append(replace(panel, series=tuple(lines)))
+    scored = raw_and_merged(study, name)
+    return [_group("", panels) for panels in (scored, panels) if panels]
+
+
+def models_of(study: Study) -> list[Size]:
+    """The models of a scale; none where a run keeps no config, which says what its model stands for."""
+    try:
+        return sizes(study)
+    except Missing:
+        return []
+
+
+def models_text(models: Sequence[Size]) -> str:
+    """The models of an experiment, real size first, then what they stand for."""
+    if len(models) == 1:
+        return models[0].label
+    parts = []
+    for kind, word in (("moe", "MoE"), ("dense", "dense")):
+        of_kind = [model for model in models if model.kind == kind]
+        if of_kind:
+            real, paper = ([*map(quantity, (m.total for m in of_kind))], [m.stands_for for m in of_kind])
+            parts.append(f"{', '.join(real)} {word}, standing for {', '.join(paper)}")
+    return "; ".join(parts)
+
+
 def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str, Any]:
     """All that the page says of one experiment.
 
@@ -84,26 +153,34 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
         Missing: when a part of its records is not there.
     """
     manifest, figure, scale = study.manifest(name), describe(study, name), study.scale
-    paper = [*(table for table in figure.tables if table.of_paper), *paper_panels(name)]
-    parts: list[Panel | Table] = [*figure.panels, *(table for table in figure.tables if not table.of_paper)]
-    curves = raw_and_merged(study, name) + curve_panels(study, sorted(manifest["runs"]))
+    first, more, every = _groups(study, name, figure)
+    folders = sorted(manifest["runs"])
+    runs = {folder.rpartition("-seed")[0] for folder in folders}
     scoring = f"{manifest['seconds']:.0f} s of merging and scoring on two"
-    cost = f"{minutes(study.cost([name]))} in all: training of its runs, one core each, and {scoring}"
+    values = [{"title": panel.title, "rows": chart.rows(panel), "bold": ()} for panel in every]
+    values += [_table(table) for table in figure.tables if table.of_paper and figure.panels]
     return {
         "id": f"{scale}-{name}",
         "short": title_of(name).replace("Figure ", "Fig. ") + ("" if scale == "cpu" else f" {scale}"),
-        "heading": f"{title_of(name)}: {manifest['experiment']['title']}",
+        "heading": f"{title_of(name)}: {manifest['experiment']['title']}" + ("" if scale == "cpu" else f" ({scale})"),
         "scale": scale,
-        "claims": [claim_fields(d, scale) for d in decisions if name in d.claim.experiments],
-        "paper": [shown(part) for part in paper],
-        "panels": [shown(part) for part in parts],
-        "legend": chart.legend(figure.panels),
+        "see": figure.see,
+        "models": models_text([model for model in models_of(study) if runs & set(model.runs)]),
+        "claims": [
+            {"name": d.claim.name, "anchor": anchor(d.claim.name, scale), "text": d.claim.text, "verdict": d.verdict}
+            | {"rank": VERDICTS.index(d.verdict)}
+            for d in decisions
+            if name in d.claim.experiments
+        ],
+        "groups": first,
+        "tables": [] if figure.panels else [_table(table) for table in figure.tables],
+        "more": more,
+        "values": [value for value in values if len(value["rows"]) > 1],
         "caption": figure.caption,
         "command": command_of(name, scale),
-        "cost": cost,
+        "cost": f"{minutes(study.cost([name]))} in all: training of its runs, one core each, and {scoring}",
         "downloads": _downloads(study, name),
-        "curves": [shown(panel) for panel in curves],
-        "curve_legend": chart.legend(curves),
+        "curves": _curves(study, name, folders),
     }
 
 

@@ -1,42 +1,104 @@
-"""What the README holds between markers: the claims' table, and the list of docs/deviations.md."""
+"""What the README holds between markers, and the list of docs/deviations.md."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from formats import minutes
-from records import ROOT
+from finding import finding
+from formats import quantity
+from records import ROOT, Study
+from sizes import sizes
 
 from verdicts.decide import Decision
-from verdicts.tables import counts_text, markdown_table, ours
+from verdicts.rules import BITS_UNIT
+from verdicts.tables import counts_text, headline, markdown_table, shortfall
+from verdicts.words import plain_words
 
 DEVIATIONS = ROOT / "docs" / "deviations.md"
 
 
-def claims_block(decided: Mapping[str, Sequence[Decision]]) -> str:
-    """The claims, one column a scale, and what the numbers are."""
-    header = ["claim", "paper"]
-    for scale in decided:
-        header += [f"ours, {scale}: estimate [95 % interval] (n)", f"verdict, {scale}"]
-    header += ["command", "cost" if len(decided) == 1 else f"cost ({', '.join(decided)})"]
-    rows = []
-    for same in zip(*decided.values(), strict=True):
-        claim = same[0].claim
-        row = [f"{claim.name} ({claim.source}) {claim.text}", claim.paper]
-        for decision in same:
-            row += [ours(decision), f"**{decision.verdict}**"]
-        rows.append([*row, f"`{claim.command}`", ", ".join(minutes(decision.seconds) for decision in same)])
-    notes = []
-    for scale, decisions in decided.items():
-        family = sum(not math.isnan(judged.p) for d in decisions for judged in d.counted)
-        notes.append(f"Scale {scale}: {counts_text(decisions)}; {family} tests share one Holm correction.")
-    notes.append(
-        "Cost: minutes of training of the runs that are scored, one core each, and of merging and scoring on two; a "
-        "run that several claims share counts in each of them."
+def blocks(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Study]) -> dict[str, str]:
+    """What the README holds between <!-- NAME:begin --> and <!-- NAME:end -->, by name.
+
+    Raises:
+        Missing: when records that a block needs are not there.
+    """
+    default = next(iter(studies.values()))
+    return {
+        "finding": finding_block(default),
+        "cost": cost_block(default),
+        "claims": claims_block(decided, studies),
+        "sizes": sizes_block(default),
+        "deviations": largest_deviations(default),
+    }
+
+
+def finding_block(study: Study) -> str:
+    """The finding in one sentence, and what follows from it."""
+    found = finding(study)
+    return "\n".join([f"**{found.sentence}**", "", *(f"- {sentence}" for sentence in found.advice)])
+
+
+def cost_block(study: Study) -> str:
+    """What the published records took."""
+    training = sum(study.manifest(folder)["seconds"] for folder in study.run_folders()) / 60
+    scoring = sum(study.manifest(experiment)["seconds"] for experiment in study.experiments()) / 60
+    return (
+        f"The published records took {training:.0f} minutes of training, one core a run, and {scoring:.0f} minutes of "
+        f"merging and scoring."
     )
-    return "\n".join([*markdown_table(header, rows), "", *notes])
+
+
+def claims_block(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Study]) -> str:
+    """The claims in four columns, for every scale, and how many have which verdict."""
+    parts = []
+    for scale, decisions in decided.items():
+        plain = plain_words(studies[scale])
+        rows = []
+        for decision in decisions:
+            claim, anchor = decision.claim, f"docs/claims.md#{decision.claim.name.lower()}"
+            number = headline(decision).removesuffix(f" {BITS_UNIT}")
+            what = f"{plain(decision.judged[0].test.statistic)}: " if decision.judged else ""
+            verdict = "; ".join(filter(None, [f"**{decision.verdict}**", plain(shortfall(decision))]))
+            rows.append([f"{claim.name}: {claim.text}", f"{what}{number}", verdict, f"[{claim.source}]({anchor})"])
+        header = ["the paper's claim", f"our number [95 % interval], scale {scale}", "verdict", "details"]
+        family = sum(not math.isnan(judged.p) for decision in decisions for judged in decision.counted)
+        count = f"Scale {scale}: {counts_text(decisions)}. {family} tests share one Holm correction."
+        parts += [*markdown_table(header, rows), "", count, ""]
+    return "\n".join(parts[:-1])
+
+
+def sizes_block(study: Study) -> str:
+    """The stand-ins: name, real size, and the paper's size that each stands for."""
+    rows = [
+        [f"`{size.model}`", size.name, quantity(size.active) if size.kind == "moe" else "all", size.stands_for]
+        for size in sizes(study)
+    ]
+    header = ["name in `conf/model`", "its real size", "active for a token", "the paper's size (active/total)"]
+    return "\n".join(markdown_table(header, rows))
+
+
+# ---- what differs from the paper
+
+
+def largest_deviations(study: Study) -> str:
+    """The three points in which this replication differs most from the paper."""
+    models = sizes(study)
+    tokens = max(study.manifest(folder)["tokens"] for folder in study.run_folders())
+    low, high = (quantity(limit(size.total for size in models)) for limit in (min, max))
+    return "\n".join(
+        [
+            f"- Sizes: models of {low} to {high} parameters instead of 411M to 200B. The paper gives no architectures, "
+            "so they are ours.",
+            f"- Training: at most {quantity(tokens)} tokens a run instead of trillions, of text from software "
+            "packages instead of an undisclosed corpus.",
+            "- Benchmarks: two suites of our own, `proxy` and `instruct`, that small models can answer, instead of the "
+            "paper's sixteen.",
+        ]
+    )
 
 
 def deviations(path: Path = DEVIATIONS) -> list[str]:
@@ -45,49 +107,8 @@ def deviations(path: Path = DEVIATIONS) -> list[str]:
     Raises:
         ValueError: when the file has no list.
     """
-    _, bullet, text = path.read_text(encoding="utf-8").partition("\n- ")
+    text = re.sub(r"<!-- .*? -->\n?", "", path.read_text(encoding="utf-8"))
+    _, bullet, text = text.partition("\n- ")
     if not bullet:
         raise ValueError(f"{path}: no list in it; each point begins with '- '")
     return [" ".join(point.split()) for point in text.split("\n- ")]
-
-
-def deviations_block(path: Path = DEVIATIONS) -> str:
-    """The list of what differs from the paper, as it stands in its file."""
-    _, bullet, text = path.read_text(encoding="utf-8").partition("\n- ")
-    return (bullet + text).strip("\n")
-
-
-def blocks(decided: Mapping[str, Sequence[Decision]]) -> dict[str, str]:
-    """What the README holds between <!-- NAME:begin --> and <!-- NAME:end -->, by name."""
-    return {"claims": claims_block(decided), "deviations": deviations_block()}
-
-
-def _split(readme: Path, text: str, name: str) -> tuple[str, str, str]:
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, found_begin, rest = text.partition(begin + "\n")
-    block, found_end, after = rest.partition(end)
-    if not found_begin or not found_end:
-        raise ValueError(f"{readme}: no lines {begin} and {end}; put them where {name} belong")
-    return before + begin + "\n", block, end + after
-
-
-def read_block(readme: Path, name: str) -> str:
-    """What stands between a README's markers.
-
-    Raises:
-        ValueError: when a marker is missing.
-    """
-    return _split(readme, readme.read_text(encoding="utf-8"), name)[1].strip("\n")
-
-
-def with_blocks(readme: Path, contents: Mapping[str, str]) -> str:
-    """A README's text with new blocks between its markers.
-
-    Raises:
-        ValueError: when a marker is missing.
-    """
-    text = readme.read_text(encoding="utf-8")
-    for name, content in contents.items():
-        before, _, after = _split(readme, text, name)
-        text = f"{before}{content}\n{after}"
-    return text

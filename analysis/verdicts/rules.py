@@ -43,6 +43,7 @@ class Claim:
     command: str
     evidence: str  # name of a function in verdicts/across_runs.py, along_run.py, curves.py or weight_space.py
     settings: Mapping[str, Any]
+    measure: str = ""  # what is measured, and why that is the same question, in plain words
     limits: str = ""
     control: Mapping[str, str] = field(default_factory=dict)  # what, if_all_hold
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 from formats import minutes, with_interval
+from records import Study
 
 from verdicts.decide import VERDICTS, Decision
 from verdicts.rules import Judged
+from verdicts.words import plain_words
 
 _WIDTH = 112  # of a terminal's lines
 _NAMED = 2  # tests that did not hold, by name
@@ -117,8 +119,17 @@ def shortfall(decision: Decision) -> str:
         names = [judged.test.statistic for judged in decision.counted if judged.outcome == outcome]
         if names:
             rest = len(names) - _NAMED
-            parts.append(f"{words}: {'; '.join(names[:_NAMED])}{f' and {rest} more' if rest > 0 else ''}")
+            parts.append(f"{words}: {_once(names[:_NAMED])}{f' and {rest} more' if rest > 0 else ''}")
     return "; ".join(parts)
+
+
+def _once(names: Sequence[str]) -> str:
+    """Names in a row; what those share that differ after the last comma alone is said once."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        shared, _, own = name.rpartition(", ")
+        groups.setdefault(shared or own, []).extend([own] if shared else [])
+    return "; ".join(f"{shared}, {' and '.join(own)}" if own else shared for shared, own in groups.items())
 
 
 def counts_text(decisions: Sequence[Decision]) -> str:
@@ -165,25 +176,38 @@ def _test_cells(judged: Judged) -> list[str]:
 # ---- the terminal
 
 
-def screen(decisions: Sequence[Decision], scale: str) -> str:
-    """The compact table for a terminal."""
-    lines = [f"The paper's claims at scale {scale}"]
+def screen(decisions: Sequence[Decision], study: Study) -> str:
+    """The compact table for a terminal: each claim with its verdict, the first number, and what did not hold."""
+    scale, plain = study.scale, plain_words(study)
+    lines = [f"The paper's claims, judged at scale {scale}. Each number has its 95 % interval."]
+    if scale == "smoke":
+        lines.append("Scale smoke only proves that everything runs: these verdicts say nothing about the claims.")
+    lines.append("")
     for d in decisions:
-        lines.append(f"{d.claim.name:4} {d.verdict:18} {d.claim.text}")
-        lines += textwrap.wrap(ours(d), _WIDTH, initial_indent=" " * 24, subsequent_indent=" " * 26)
-    return "\n".join([*lines, counts_text(decisions)])
+        lines += _hanging(f"{d.claim.name:4} {d.verdict.upper() if d.judged else d.verdict:20}", d.claim.text)
+        if d.judged:
+            held = f"{d.held} of {len(d.counted)} tests hold ({count_text(d.judged[0])})"
+            lines += _hanging("", f"{plain(d.judged[0].test.statistic)}: {headline(d)}; {held}")
+        if short := plain(shortfall(d)):
+            lines += _hanging("", short)
+    return "\n".join([*lines, "", f"In all: {counts_text(decisions)}."])
+
+
+def _hanging(first: str, text: str) -> list[str]:
+    """A text wrapped beside its label."""
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"{first:25}", subsequent_indent=" " * 25)
 
 
 def compare(decisions: Sequence[Decision], published: Path) -> str:
     """Where verdicts differ from the published ones."""
     if not published.exists():
-        return f"no published verdicts to compare with ({published})"
+        return "No verdicts are published at this scale, so there are none to compare with."
     before = pd.read_csv(published).groupby("claim")["verdict"].first()
     lines = [
-        f"{d.claim.name}: {d.verdict} here, {before.get(d.claim.name, 'missing')} published"
+        f"  {d.claim.name}: {d.verdict} here, {before.get(d.claim.name, 'missing')} published"
         for d in decisions
         if d.verdict != before.get(d.claim.name)
     ]
     if not lines:
-        return "same verdicts as published"
-    return "\n".join(["verdicts that differ from the published ones:", *lines])
+        return "These are the same verdicts as published."
+    return "\n".join(["Verdicts that differ from the published ones:", *lines])

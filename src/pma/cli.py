@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -56,6 +57,15 @@ def run(task: Callable[[DictConfig], None], job: type, config_name: str, folder:
         except (HydraException, OmegaConfBaseException) as error:  # of the command line, or of a sweep's jobs
             raise SystemExit(explain(error, CONF_DIR / folder, config_name, arguments)) from None
     gc.freeze()  # going through all objects once more at exit takes a quarter of a second
+
+
+def quiet_libraries() -> None:
+    """Keep lines of libraries that say nothing to a user off the terminal; their warnings and errors stay.
+
+    Hydra shows what any library logs at level INFO, as matplotlib does when it first looks for fonts.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns that its first search takes long
 
 
 def _start(task: Callable[[DictConfig], None], folder: Path, config_name: str, arguments: list[str]) -> None:
@@ -116,6 +126,7 @@ class _UserErrors:
         self._task = task
 
     def __call__(self, cfg: DictConfig) -> None:
+        quiet_libraries()
         try:
             self._task(cfg)
         except ModuleNotFoundError as error:

@@ -1,11 +1,14 @@
 """Send to W&B what it does not have yet: runs from metrics.jsonl; merges, scores, figures and claims from records.
 
-    python -m pma.replay scale=cpu tracking.mode=offline          # into runs/cpu/wandb, for `wandb sync` or LEET
+    python -m pma.replay scale=cpu tracking.mode=offline          # into runs/cpu, for `wandb sync` or LEET
     python -m pma.replay scale=cpu published=true tracking.project=NAME tracking.mode=online
 
 Each step becomes a W&B run: training (job_type train); each merge (merge), with its N snapshots as inputs and the
 merged model as output; the scores of an experiment's merges (eval), with these merges as inputs; the figure with its
-claims (analysis). Experiments are found by their manifests, so a study of your own is sent too. Nothing is trained,
+claims (analysis). Training runs go into runs/SCALE/wandb, where training itself puts them; all others into
+runs/SCALE/scores/wandb: LEET lists the newest first, and some two hundred runs of one dot would bury the curves.
+
+Experiments are found by their manifests, so a study of your own is sent too. Nothing is trained,
 merged or scored, and a second call sends nothing.
 """
 
@@ -25,7 +28,8 @@ from pma.config import ROOT, TrackingConfig, hash_json
 from pma.files import MANIFEST, complete_lines, read_manifest
 from pma.layout import snapshots
 from pma.merge.weights import method_weights
-from pma.tracking import Run, Weights, mode_of, sent_before, snapshot_artifact
+from pma.tracking import WANDB, Run, Weights, mode_of, sent_before, snapshot_artifact
+from pma.words import duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +46,7 @@ class ReplayJob:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+_SCORES = "scores"  # folder of W&B runs that are no training
 _MERGE = ["run", "seed", "tokens", "method", "n", "interval"]
 
 
@@ -62,6 +67,10 @@ class Step:
     outputs: Sequence[Weights] = ()
     pictures: dict[str, Path] | None = None
     tables: dict[str, pd.DataFrame] | None = None
+
+    def place(self, root: Path) -> Path:
+        """The folder whose wandb/ holds the W&B run."""
+        return root if self.settings["job_type"] == "train" else root / _SCORES
 
     @property
     def sent(self) -> str:
@@ -231,27 +240,34 @@ def replay(job: DictConfig) -> int:
     from tqdm import tqdm
 
     if (mode := mode_of(job.tracking.mode)) == "off":
-        print("W&B is off: nothing sent")
+        print("W&B: off, nothing was sent")
         return 0
     place = Path(job.runs_dir) / job.scale
     root = place / "published" if job.published else place
     out = ROOT / "analysis" / "out" / job.scale / ("published" if job.published else "")
     table = root / "claims.csv" if job.published else out / "claims.csv"
-    steps = list(training_steps(root))
+    # The run that serves most experiments goes last: it is the newest, which LEET shows first.
+    steps = sorted(training_steps(root), key=lambda step: len(step.settings["tags"]))
     steps += experiment_steps(root, out, pd.read_csv(table) if table.is_file() else None)
     if job.experiment is not None:
         steps = [step for step in steps if step.settings["group"] == job.experiment]
     if not steps:
         raise ValueError(f"{root}: nothing recorded there; make reproduce SCALE={job.scale}, or published=true")
-    before = sent_before(place, job.tracking.project, mode)
+    before: dict[str, str] = {}
+    for folder in (place, place / _SCORES):
+        before |= sent_before(folder, job.tracking.project, mode)
     todo = [step for step in steps if before.get(step.settings["id"]) != step.sent]
     began = time.perf_counter()
-    for done, step in enumerate(tqdm(todo, desc=f"W&B, {mode}", unit="run", disable=None)):
-        if not send(step, place, job.tracking):
+    for done, step in enumerate(tqdm(todo, desc=f"W&B, {mode}", unit="run", leave=False, disable=None)):
+        if not send(step, step.place(place), job.tracking):
             raise ValueError(f"W&B stopped after {done} runs; call again to send the rest")
-    where = f"{job.tracking.project} ({place / 'wandb'})" if mode == "offline" else job.tracking.project
-    seconds = time.perf_counter() - began
-    print(f"{len(todo)} W&B runs sent to {where}, {len(steps) - len(todo)} there already, {seconds:.0f} s")
+    sent = f"{len(todo)} new, {len(steps) - len(todo)} there already, {duration(time.perf_counter() - began)}"
+    if mode == "offline":
+        how = "docs/reading-results.md says how to see them without an account"
+        folders = f"training curves as offline runs in {place / WANDB}, scores in {place / _SCORES / WANDB}"
+        print(f"W&B: {folders} ({sent}); {how}")
+    else:
+        print(f"W&B: training curves and scores sent to project {job.tracking.project} ({sent})")
     return len(todo)
 
 

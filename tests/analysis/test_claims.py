@@ -16,11 +16,20 @@ import verify
 from records import Study
 from synthetic_world import ITEMS, World, rng_of, write_run, write_world
 from verdicts.decide import decide
-from verdicts.readme import claims_block, deviations_block
+from verdicts.document import claims_sections
+from verdicts.readme import claims_block
 from verdicts.resampling import holm, interval, over_blocks, p_value, trend, weights
 from verdicts.rules import Rules, Test, judge, load_rules
 from verdicts.sample import Sample
-from verdicts.tables import compare, ours, result_table, screen
+from verdicts.tables import compare, ours, result_table, screen, shortfall
+from verdicts.words import plain_words
+
+BLOCKS = {
+    "README.md": ("finding", "cost", "claims", "sizes", "deviations"),
+    "docs/claims.md": ("claims",),
+    "docs/choosing.md": ("windows", "methods", "rates"),
+    "docs/deviations.md": ("largest",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +104,7 @@ def test_missing_records_are_not_run_and_leave_the_others_alone(paper, tmp_path,
     assert kept == {claim: verdict for claim, verdict in verdicts(decided).items() if claim not in missing}
     empty = decide(tmp_path / "nothing", rules)
     assert set(verdicts(empty).values()) == {"not run"}
-    assert "17 not run" in screen(empty, "cpu")
+    assert "17 not run" in screen(empty, Study(tmp_path))
     assert list(result_table(empty, "cpu")["claim"]) == [d.claim.name for d in empty]
 
 
@@ -159,20 +168,26 @@ def test_the_same_numbers_each_time_and_in_any_company(paper, rules, decided, tm
     ]
 
 
-# ---- the README and the published records
+# ---- documents and the published records
 
 
 @pytest.fixture
-def published(paper, tmp_path, monkeypatch, rules) -> tuple[Path, Path]:
-    """A runs folder with published records, and a README written from them."""
-    runs, readme = tmp_path / "runs", tmp_path / "README.md"
-    shutil.copytree(paper, runs / "cpu" / "published")
-    markers = "".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in ("claims", "deviations"))
-    readme.write_text(f"# Title\n{markers}the rest\n")
+def published(published_cpu, tmp_path, monkeypatch, rules) -> tuple[Path, Path]:
+    """A runs folder with published records, and a folder whose documents are written from them."""
+    runs, root = tmp_path / "runs", tmp_path / "repository"
+    (runs / "cpu" / "published").mkdir(parents=True)
+    for folder in filter(Path.is_dir, published_cpu.iterdir()):
+        (runs / "cpu" / "published" / folder.name).symlink_to(folder)
+    for name, names in BLOCKS.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        markers = "".join(f"<!-- {block}:begin -->\n<!-- {block}:end -->\n" for block in names)
+        (root / name).write_text(f"# Title\n{markers}the rest\n")
     monkeypatch.setattr(claims, "load_rules", lambda: rules)
     monkeypatch.setattr(verify, "load_rules", lambda: rules)
-    call(monkeypatch, "--readme", f"--runs-dir={runs}", f"--readme-path={readme}")
-    return runs, readme
+    for other in ("stale", "stale_sample"):  # pictures and report have tests of their own
+        monkeypatch.setattr(verify, other, lambda *_: [])
+    call(monkeypatch, "--readme", f"--runs-dir={runs}", f"--readme-path={root / 'README.md'}")
+    return runs, root
 
 
 def call(monkeypatch, *arguments: str) -> None:
@@ -180,62 +195,93 @@ def call(monkeypatch, *arguments: str) -> None:
     claims.main()
 
 
-def test_verify_passes_what_was_written_and_names_every_drift(published, monkeypatch):
-    runs, readme = published
-    text = readme.read_text()
-    assert text.startswith("# Title\n") and text.endswith("the rest\n") and text.count("**replicated**") == 17
-    assert verify.verify(runs, readme) == []
+def test_verify_passes_what_was_written_and_names_every_drift(published, monkeypatch, capsys):
+    runs, root = published
+    text = (root / "README.md").read_text()
+    assert text.startswith("# Title\n") and text.endswith("the rest\n") and text.count("](docs/claims.md#c") == 17
+    assert verify.verify(runs, root) == []
 
-    row = next(line for line in text.splitlines() if line.startswith("| C1 "))
-    readme.write_text(text.replace(row, row.replace("+0.", "+9.", 1)))
-    drift = verify.verify(runs, readme)
-    assert len(drift) == 2 and "+9." in drift[0]
-
-    readme.write_text(text.replace(deviations_block(), "- none"))
-    assert any("- none" in line for line in verify.verify(runs, readme))
-
-    readme.write_text(text)
+    drifts = (
+        ("README.md", "mean gain of 4 sizes: +0.", "mean gain of 4 sizes: +9."),
+        ("docs/claims.md", "| gain, 576k MoE | +0.", "| gain, 576k MoE | +9."),
+        ("docs/choosing.md", "| WMA (linear) | **-0.", "| WMA (linear) | **-9."),
+        ("docs/deviations.md", "- Sizes: ", "- Sizes of "),
+    )
+    for name, was, wrong in drifts:
+        document = (root / name).read_text()
+        assert was in document, name
+        (root / name).write_text(document.replace(was, wrong, 1))
     table = pd.read_csv(runs / "cpu" / "published" / "claims.csv")
     table.loc[3, "estimate"] += 1e-4
     table.to_csv(runs / "cpu" / "published" / "claims.csv", index=False)
-    (drift,) = verify.verify(runs, readme)
-    assert "C1" in drift and "estimate" in drift
-
-    monkeypatch.setattr(sys, "argv", ["verify.py", f"--runs-dir={runs}", f"--readme-path={readme}"])
+    monkeypatch.setattr(sys, "argv", ["verify.py", f"--runs-dir={runs}", f"--readme-path={root / 'README.md'}"])
     with pytest.raises(SystemExit) as stop:
         verify.main()
-    assert stop.value.code == 1
+    found = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 1 and len(found) == 2 * len(drifts) + 1
+    for (name, was, wrong), drift, right in zip(drifts, found[::2], found[1::2], strict=False):
+        assert name in drift and wrong in drift and was in right
+    assert "C1" in found[-1] and "estimate" in found[-1]
 
 
-def test_a_readme_without_its_markers_and_unpublished_records_are_errors(published, tmp_path, monkeypatch):
-    runs, readme = published
-    readme.write_text("no markers\n")
-    with pytest.raises(SystemExit, match="claims:begin"):
-        call(monkeypatch, "--readme", f"--runs-dir={runs}", f"--readme-path={readme}")
+def test_documents_without_markers_and_unpublished_records_are_errors(published, tmp_path, monkeypatch):
+    runs, root = published
+    arguments = ["--readme", f"--readme-path={root / 'README.md'}"]
+    before = (root / "README.md").read_text()
+    (root / "docs" / "claims.md").write_text("no markers\n")
+    with pytest.raises(SystemExit, match="claims.md: no lines <!-- claims:begin"):
+        call(monkeypatch, *arguments, f"--runs-dir={runs}")
+    (root / "docs" / "claims.md").unlink()
+    with pytest.raises(SystemExit, match="claims.md: not there; it holds the blocks claims"):
+        call(monkeypatch, *arguments, f"--runs-dir={runs}")
+    assert (root / "README.md").read_text() == before
     with pytest.raises(SystemExit, match="no records published"):
-        call(monkeypatch, "--readme", f"--runs-dir={tmp_path}", f"--readme-path={readme}")
+        call(monkeypatch, *arguments, f"--runs-dir={tmp_path}")
 
 
-def test_fresh_verdicts_are_compared_with_the_published_ones(published, paper, monkeypatch, tmp_path, capsys):
-    runs, _ = published
-    for folder in paper.iterdir():
-        shutil.copytree(folder, runs / "cpu" / folder.name)
+def test_fresh_verdicts_are_compared_with_the_published_ones(paper, decided, rules, monkeypatch, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(paper, runs / "cpu")
+    (runs / "cpu" / "published").mkdir()
+    result_table(decided, "cpu").to_csv(runs / "cpu" / "published" / "claims.csv", index=False)
+    monkeypatch.setattr(claims, "load_rules", lambda: rules)
     arguments = ["--compare", f"--runs-dir={runs}", f"--out-dir={tmp_path / 'out'}"]
     call(monkeypatch, *arguments)
     assert "same verdicts as published" in capsys.readouterr().out
     shutil.rmtree(runs / "cpu" / "figure_9")
     call(monkeypatch, *arguments)
     assert "C2: not run here, replicated published" in capsys.readouterr().out
-    assert compare([], tmp_path / "none.csv").startswith("no published verdicts")
+    assert compare([], tmp_path / "none.csv").startswith("No verdicts are published")
     markdown = (tmp_path / "out" / "cpu" / "claims.md").read_text()
     assert "## Every test" in markdown and "nan" not in markdown
 
 
-def test_several_scales_stand_side_by_side(decided):
-    block = claims_block({"cpu": decided, "gpu": decided})
-    assert "verdict, cpu | ours, gpu" in block
-    assert len({line.count(" | ") for line in block.splitlines() if line.startswith("| C")}) == 1
+def test_every_scale_has_its_numbers(decided, published_cpu):
+    scales, studies = {"cpu": decided, "gpu": decided}, dict.fromkeys(("cpu", "gpu"), Study(published_cpu))
+    block = claims_block(scales, studies)
+    assert "scale cpu | verdict" in block and "scale gpu | verdict" in block
+    assert {line.count(" | ") for line in block.splitlines() if line.startswith("| C")} == {3}
+    sections = claims_sections(scales, studies)
+    assert sections.count("**Scale gpu: replicated.**") == 17 == sections.count('<a id="c')
     assert "4 of 4 tests hold" in ours(decided[0])
+
+
+def test_names_of_tests_are_in_plain_words(published_cpu, rules):
+    plain = plain_words(Study(published_cpu))
+    assert (
+        plain("gain, moe_main (0.576M); gain of sma at 0.63M tokens") == "gain, 576k MoE; gain of SMA at 0.63M tokens"
+    )
+    assert plain("loss saved at the end, continued_pma_half_end") == "loss saved at the end, half the rate, higher end"
+    names = [j.test.statistic for decision in decide(published_cpu, rules) for j in decision.judged]
+    assert len(set(map(plain, names))) == len(set(names))
+    assert not [name for name in map(plain, names) if "_" in name or "PMA" in name]
+
+
+def test_what_did_not_hold_is_named_once(decided):
+    judged = decided[0].judged[-1]
+    failed = [replace(judged, test=replace(judged.test, statistic=f"gain, {size}"), outcome="fails") for size in "abc"]
+    assert shortfall(replace(decided[0], judged=tuple(failed))) == "does not hold: gain, a and b and 1 more"
+    assert shortfall(decided[0]) == ""
 
 
 # ---- resampling

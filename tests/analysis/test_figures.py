@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import draw
@@ -51,6 +52,23 @@ def test_every_figure_is_drawn_as_described(study, name):
     plt.close(canvas)
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_caption_stands_alone_and_says_each_thing_once(study, name):
+    figure = describe(study, name)
+    sentences = [sentence for sentence in figure.caption.split(". ") if len(sentence) > 20]
+    assert len(set(sentences)) == len(sentences)
+    assert figure.caption.count("pre-trained model averaging") <= 1
+    if "PMA" in figure.caption:
+        assert "mean of the last N snapshots, V training tokens apart" in figure.caption
+    runs = {folder.rpartition("-seed")[0] for folder in study.run_folders()}
+    labels = [getattr(series, "label", "") for panel in figure.panels for series in panel.series]
+    shown = " ".join([figure.caption, *(panel.title for panel in figure.panels), *labels])
+    assert not [run for run in runs if run in shown and "_" in run], "a name of our config says nothing to a reader"
+    assert "standing for" in shown or "size that the model stands for" in figure.xlabel
+    for panel in figure.panels:
+        assert not panel.ylabel.startswith("gain (") or "gain, " in panel.title, "a gain panel names its task"
+
+
 def test_pictures_and_texts_are_published(study, monkeypatch, published_cpu, tmp_path):
     runs = published_cpu.parents[1]
     call(monkeypatch, "--published", f"--runs-dir={runs}", f"--out-dir={tmp_path}", "figure_4", "table_1")
@@ -65,11 +83,22 @@ def test_pictures_and_texts_are_published(study, monkeypatch, published_cpu, tmp
     assert "**87.2**" in text and "LiveBench and GPQA have no counterpart" in text
 
 
+def test_drawing_says_where_the_picture_is_and_what_comes_next(published_cpu, tmp_path):
+    arguments = ["--published", f"--runs-dir={published_cpu.parents[1]}", f"--out-dir={tmp_path}", "figure_7"]
+    fresh = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "no-font-cache"), "PMA_NEXT": ""}
+    command = [sys.executable, draw.__file__, *arguments]
+    done = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
+    assert done.stderr == "", "a stray line of a library"
+    picture_line, following = done.stdout.splitlines()
+    assert picture_line == f"Figure 7: {tmp_path / 'cpu' / 'published' / 'figure_7'}.png and .pdf"
+    assert following.startswith("next: make report")
+
+
 def test_a_picture_shows_the_numbers_of_the_records(study):
     table, figure = scores(study, "figure_1"), describe(study, "figure_1")
-    heldout = next(panel for panel in figure.panels if panel.title == "held-out text: value")
+    heldout = next(panel for panel in figure.panels if panel.title == "held-out text")
     order = sorted(table["run"].unique(), key=study.parameters)
-    for method, label in (("last", "last snapshot"), ("sma", "PMA (SMA)")):
+    for method, label in (("last", "last snapshot"), ("sma", "PMA")):
         bars = next(series for series in heldout.series if isinstance(series, Bars) and series.label == label)
         rows = pick(table, task="heldout", metric="bits_per_byte", method=method).set_index("run").loc[order]
         np.testing.assert_array_equal(bars.y, rows["value"])
@@ -101,7 +130,7 @@ def test_accuracy_is_drawn_where_it_moves(study, monkeypatch):
     ratios = {(task, metric): 9.0 for task in (*AXES, "average", "heldout") for metric in ("acc", "bits_per_byte")}
     monkeypatch.setattr(moving, "signal_to_noise", lambda: ratios)
     figure = describe(moving, "figure_1")
-    assert figure.panels[0].ylabel.startswith("accuracy (%)") and "so it is drawn" in figure.caption
+    assert figure.panels[0].ylabel.startswith("accuracy (%)") and "Scores: accuracy, as it moves" in figure.caption
     assert len(describe(moving, "figure_4").panels) == 6  # a column more
 
 
@@ -112,7 +141,7 @@ def test_a_curve_for_each_seed(copy_published, tmp_path):
     shutil.copytree(root / "sft_pma-seed0", root / "sft_pma-seed1")
     figure = describe(Study(root), "figure_7")
     assert len(figure.panels[0].series) == len(before.series) + 2  # the curve and its spikes
-    assert "sft_pma 2" in figure.caption
+    assert "2 seeds (training runs) of fine-tuning from PMA" in figure.caption
 
 
 def test_spikes_stand_above_twice_the_median_of_the_steps_before():
@@ -127,24 +156,12 @@ def test_a_study_of_ones_own_gets_a_plain_picture(write_study, tmp_path, monkeyp
     call(monkeypatch, *places, "my_study")
     assert (tmp_path / "out" / "cpu" / "my_study.png").stat().st_size > 10_000
     call(monkeypatch, *places)  # no names: all that has records
-    assert "my_study: " in capsys.readouterr().out
+    assert "My study: " in capsys.readouterr().out
     figure = describe(Study(tmp_path / "runs" / "cpu"), "my_study")
     text, tasks = figure.panels
     assert [line.label for line in text.series] == ["last", "sma, N = 2, V = 1.02k"]
     assert all(isinstance(line, Line) and len(line.x) == 2 and np.isfinite(line.error).all() for line in tasks.series)
     assert (tasks.series[1].y < tasks.series[0].y).all()
-
-
-def test_the_example_of_the_docs_is_a_figure(write_study, tmp_path):
-    text = (Path(draw.__file__).parents[1] / "docs" / "reading-results.md").read_text(encoding="utf-8")
-    start = text.index("    from drawing.description import")
-    end = text.index("\n\n", text.index("    def describe"))
-    namespace: dict = {}
-    exec(textwrap.dedent(text[start:end]), namespace)
-    write_study(tmp_path / "cpu")
-    figure = namespace["describe"](Study(tmp_path / "cpu"))
-    (gains,) = figure.panels[0].series
-    assert gains.y == pytest.approx([0.1, 0.1], abs=0.1) and (gains.error > 0).all()
 
 
 def test_a_missing_record_is_named_in_one_line(study, tmp_path, monkeypatch, capsys):

@@ -13,12 +13,17 @@ import pytest
 import report
 import wandb_report
 from drawing import chart
+from drawing.curves import CURVES
 from drawing.find import describe
+from finding import finding
+from page.captions import said_once
+from page.paper import beside
 from records import Study
 from verdicts.decide import VERDICTS
 from verdicts.readme import deviations
+from wandb_workspaces.reports.v2.internal import Spec, UnknownBlock
 
-FIGURES = ("figure_1", "figure_4", "figure_8", "table_1", "equation_15")
+FIGURES = ("figure_1", "figure_3", "figure_4", "figure_5", "figure_8", "table_1", "equation_15", "learning_rate")
 
 
 @pytest.fixture(scope="module")
@@ -60,28 +65,91 @@ def _columns(item: dict) -> list[dict]:
 
 def test_charts_and_tables_hold_what_the_figure_describes(runs_dir):
     figure = describe(Study(runs_dir / "cpu" / "published"), "figure_1")
-    heldout = next(panel for panel in figure.panels if panel.title == "held-out text: value")
+    heldout = next(panel for panel in figure.panels if panel.title == "held-out text")
     sources = [columns for columns in _columns(chart.chart(heldout)) if "group" in columns]
     assert [list(columns["group"]) for columns in sources] == [
-        ["576k (1.3B/ 13B)", "843k (3B/ 30B)", "1.43M (10B/ 100B)", "2.48M (20B/ 200B)"]
+        ["576k for 1.3B/ 13B", "843k for 3B/ 30B", "1.43M for 10B/ 100B", "2.48M for 20B/ 200B"]
     ] * 2
     rows = chart.rows(heldout)
     values = np.concatenate([series.y for series in heldout.series])
     assert [float(row[2]) for row in rows[1:]] == pytest.approx(values, abs=1e-4)
-    assert rows[1][:2] == ["last snapshot", "576k (1.3B/ 13B)"]
+    assert rows[1][:2] == ["last snapshot", "576k for 1.3B/ 13B"]
 
 
 def test_the_page_asks_nothing_of_any_server(page):
     text = page.read_text(encoding="utf-8")
-    assert not re.search(r"<(script|img|iframe)[^>]+src=|<link ", text)
-    assert text.count("<tr data-verdict=") == 17
+    assert not re.search(r'<(script|img|iframe)[^>]+src=|<link [^>]*href="(?!data:)', text)
+    assert "default-src 'none'" in text  # and the browser would refuse
     assert len(text.encode()) < 5_000_000
+
+
+def test_every_claim_has_an_anchor_that_lasts(page):
+    text = page.read_text(encoding="utf-8")
+    ids = re.findall(r'<tr role="row" id="(\w+)"', text)
+    assert ids == [f"C{number}" for number in range(1, 18)]
+    targets, places = set(re.findall(r'href="#([^"]+)"', text)), set(re.findall(r' id="([^"]+)"', text))
+    assert targets <= places and set(ids) <= targets
+
+
+def _section(page: Path, name: str) -> str:
+    text = page.read_text(encoding="utf-8")
+    return text.partition(f'<section id="cpu-{name}"')[2].partition("</section>")[0]
+
+
+def _legends(html: str) -> list[dict[str, str]]:
+    """Names and swatches of every legend, in order."""
+    entry = re.compile(r"<span>(<svg.*?</svg>)(.*?)</span>")
+    return [
+        {name: swatch for swatch, name in entry.findall(p)} for p in re.findall('<p class="legend">(.*?)</p>', html)
+    ]
+
+
+def test_legends_stand_by_group_and_swatches_tell_their_series_apart(page):
+    html = _section(page, "figure_5").partition('class="folded"')[0]
+    assert re.findall("<h3>(.*?)</h3>", html) == ["interval V, N = 10", "number N, interval V"]
+    over_v, over_n = _legends(html)
+    assert list(over_v) == ["V / 2", "V", "2 V", "4 V", "the paper"]
+    assert list(over_n) == ["N = 3", "N = 6", "N = 10", "N = 15", "the paper"]
+    for name in ("figure_4", "figure_8", "learning_rate"):
+        for legend in _legends(_section(page, name)):
+            assert len(set(legend.values())) == len(legend) > 0, (name, list(legend))
+    assert "stroke-dasharray" in _legends(_section(page, "learning_rate"))[0]["PMA after 627k tokens"]
+
+
+def test_every_panel_names_what_it_shows(page):
+    titles = re.findall("<figcaption>(.*?)</figcaption>", page.read_text(encoding="utf-8"))
+    assert len(titles) > 30 and "gain, four axes" in titles
+    assert not [title for title in titles if title.strip() in ("", "gain")]
+
+
+def test_what_captions_share_is_said_once(page):
+    common, own = said_once({"a": "Axes do not start at 0. V = 1.5k.", "b": "N = 10. Axes do not start at 0."})
+    assert common == {"Axes do not start at 0.": ["a", "b"]} and own == {"a": "V = 1.5k.", "b": "N = 10."}
+    text = page.read_text(encoding="utf-8")
+    assert text.count("Axes of values do not start at 0.") == 1
+    assert text.count("Signal to noise of accuracy") <= 4  # each of them names other tasks
+
+
+def test_the_papers_numbers_stand_on_our_axes(runs_dir):
+    study = Study(runs_dir / "cpu" / "published")
+    figure = describe(study, "figure_4")
+    (panel,) = beside(study, "figure_4", figure.blocks[0])
+    series = {one.label: one for one in panel.series}
+    value, gain = figure.blocks[0].rows[0][0], figure.blocks[0].rows[1][0]
+    last, sma = (next(s.y for s in p.series if s.label == name) for p, name in ((value, "last"), (gain, "SMA")))
+    np.testing.assert_allclose(series["SMA"].y, 100 * sma / last)
+    paper = series["the paper: SMA"]
+    assert paper.y[0] == pytest.approx(100 * (47.01 / 45.93 - 1))
+    np.testing.assert_array_equal(paper.x, series["SMA"].x)  # at the bar that it belongs to
+    sizes = {one.label: one for one in beside(study, "figure_1", describe(study, "figure_1").blocks[0])[0].series}
+    assert sizes["the paper: HumanEval"].y == pytest.approx([100 * (36.6 / 31.1 - 1), 100 * (61.6 / 54.3 - 1)])
+    assert len(sizes["code (for HumanEval), bits per byte"].x) == 4
 
 
 def test_the_page_holds_every_experiment_and_deviation(page):
     text = page.read_text(encoding="utf-8")
-    ids = re.findall(r'<section id="cpu-(\w+)">', text)
-    assert ids == ["figure_1", "figure_4", "figure_8", "table_1", "equation_15", "my_study"]
+    ids = re.findall(r'<section id="cpu-(\w+)"', text)
+    assert ids == [*FIGURES, "my_study"]
     assert "Merging in a study of one&#39;s own" in text
     listed = text.partition('<section id="deviations">')[2].partition("</section>")[0]
     assert listed.count("<li>") == len(deviations()) > 5 and "<code>conf/model/paper</code>" in listed
@@ -95,50 +163,30 @@ def _chromium(playwright) -> str:
     return path
 
 
-@pytest.mark.parametrize("width,scheme", [(390, "dark"), (1280, "light")])
-def test_the_page_in_a_browser(page, published_cpu, width, scheme):
+@pytest.mark.parametrize(("width", "height", "scheme"), [(390, 844, "dark"), (1280, 800, "light")])
+def test_the_page_in_a_browser(page, published_cpu, width, height, scheme):
     from playwright.sync_api import sync_playwright
 
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_chromium(playwright), args=quiet)
-        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
+        size = {"width": width, "height": height}
+        tab = browser.new_page(viewport=size, color_scheme=scheme, accept_downloads=True, has_touch=width < 500)
         problems: list[str] = []
         tab.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
         tab.on("pageerror", lambda error: problems.append(str(error)))
         tab.on("request", lambda r: None if r.url.startswith(("file:", "blob:", "data:")) else problems.append(r.url))
         tab.goto(page.as_uri())
-
-        # the table sorts both ways and filters
-        verdicts = tab.locator("#claims-table tbody tr:visible .verdict")
-        head = tab.locator("#claims-table thead button", has_text="verdict")
-        head.click()
-        up = verdicts.all_inner_texts()
-        head.press("Enter")  # by keyboard
-        down = verdicts.all_inner_texts()
-        assert up != down and [VERDICTS.index(v) for v in up] == sorted(VERDICTS.index(v) for v in up)
-        assert sorted(up) == sorted(down)
-        tab.select_option("#by-verdict", "not run")
-        assert set(verdicts.all_inner_texts()) == {"not run"}
-        assert tab.inner_text("#shown") == f"{verdicts.count()} of 17 claims"
-
-        # charts are drawn when they come into view, and show values under the pointer
-        chart = tab.locator("#cpu-figure_1 .ours .chart").first
-        chart.scroll_into_view_if_needed()
-        tab.wait_for_selector("#cpu-figure_1 .ours .chart[data-drawn=yes]")
-        box = chart.bounding_box()
-        tip = tab.locator(".bk-tooltip-content", has_text=re.compile("last snapshot|PMA"))
-        for share in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55):
-            tab.mouse.move(box["x"] + share * box["width"], box["y"] + 0.6 * box["height"])
-            tab.wait_for_timeout(100)
-            if tip.count():
-                break
-        assert re.search(r"\n2\.\d+ \u00b1 0\.\d+", tip.first.inner_text())
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        _sees_the_finding_first(tab, size)
+        _sees_every_verdict(tab, width)
+        _sorts_and_filters(tab, width)
+        _reads_values(tab, width)
         ink = tab.evaluate("getComputedStyle(document.body).color")
         assert ink == ("rgb(230, 233, 236)" if scheme == "dark" else "rgb(31, 35, 40)")
+        _follows_an_anchor(tab)
 
         # the records behind a figure
+        tab.locator("#cpu-figure_1 .values > summary").click()
         with tab.expect_download() as download:
             tab.locator("#cpu-figure_1 .download", has_text="records.csv").click()
         assert Path(download.value.path()).read_bytes() == (published_cpu / "figure_1" / "records.csv").read_bytes()
@@ -146,12 +194,110 @@ def test_the_page_in_a_browser(page, published_cpu, width, scheme):
         browser.close()
 
 
-def test_the_wandb_report_says_the_same_without_a_login(runs_dir, tmp_path, monkeypatch, capsys):
+def _sees_the_finding_first(tab, size: dict[str, int]) -> None:
+    """Finding, picture and advice lie on the first screen, and the first key press offers to skip it."""
+    tab.wait_for_selector(".front .chart[data-drawn=yes]")
+    for part in (".lede", ".front .chart", ".front ul"):
+        box = tab.locator(part).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= size["height"], part
+        assert box["x"] >= 0 and box["x"] + box["width"] <= size["width"], part
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    assert tab.locator(".skip").bounding_box()["x"] >= 0
+
+
+def _sees_every_verdict(tab, width: int) -> None:
+    boxes = [verdict.bounding_box() for verdict in tab.locator("#claims-table .verdict").all()]
+    assert len(boxes) == 17
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def _sorts_and_filters(tab, width: int) -> None:
+    verdicts = tab.locator("#claims-table tbody tr:visible .verdict")
+    if width > 800:  # cards have no heads
+        head = tab.locator("#claims-table thead button", has_text="verdict")
+        head.click()
+        up = verdicts.all_inner_texts()
+        head.press("Enter")  # by keyboard
+        down = verdicts.all_inner_texts()
+        assert up != down and [VERDICTS.index(v) for v in up] == sorted(VERDICTS.index(v) for v in up)
+        assert sorted(up) == sorted(down)
+    tab.select_option("#by-verdict", "not run")
+    assert set(verdicts.all_inner_texts()) == {"not run"}
+    assert tab.inner_text("#shown") == f"{verdicts.count()} of 17 claims"
+    tab.select_option("#by-verdict", "")
+
+
+def _reads_values(tab, width: int) -> None:
+    """A chart is drawn when it comes into view; a pointer, a finger and the arrow keys read its values."""
+    chart = tab.locator("#cpu-figure_4 .chart").first
+    chart.scroll_into_view_if_needed()
+    tab.wait_for_selector("#cpu-figure_4 .chart[data-drawn=yes]")
+    box, tip = chart.bounding_box(), tab.locator("#cpu-figure_4 .tip").first
+    point = box["x"] + 0.5 * box["width"], box["y"] + 0.3 * box["height"]
+    (tab.touchscreen.tap if width < 500 else tab.mouse.move)(*point)
+    tip.wait_for(state="visible")
+    first = tip.inner_text()
+    assert re.search(r"^[\d.]+[kM]\n", first) and re.search(r"WMA: -?0\.\d+ \u00b1 0\.\d+", first)
+    chart.focus()
+    for _ in range(4):
+        tab.keyboard.press("ArrowRight")
+    assert "WMA" in tip.inner_text() and tip.inner_text() != first
+    tab.keyboard.press("Escape")
+    assert tip.is_hidden()
+
+
+def _follows_an_anchor(tab) -> None:
+    """The address of a claim leads to it, and opens how it was decided."""
+    assert tab.locator("#C6 details").get_attribute("open") is None
+    tab.evaluate("location.hash = '#C6'")
+    tab.wait_for_selector("#C6 details[open] table")
+    assert "gain of sma" in tab.locator("#C6 details table").inner_text()
+
+
+def _panels(block: dict) -> list[str]:
+    """What the panels of a grid show: keys of pictures, metrics, or patterns of metrics."""
+    configs = [panel["config"] for panel in block["metadata"]["panelBankSectionConfig"]["panels"]]
+    return [key for c in configs for key in c.get("mediaKeys") or c.get("metrics") or [c["metricRegex"]]]
+
+
+def test_the_wandb_report_has_each_figure_once_and_the_curves_once(runs_dir, tmp_path, monkeypatch, capsys):
     call(monkeypatch, wandb_report, "--project=p", f"--runs-dir={runs_dir}", f"--out={tmp_path}")
     assert "wandb login" in capsys.readouterr().out
-    spec = json.loads((tmp_path / "wandb-report.json").read_text())
+    text = (tmp_path / "wandb-report.json").read_text()
+    spec = json.loads(text)
+    read = Spec.model_validate_json(text).blocks  # as wandb-workspaces reads a report that W&B keeps
+    assert [block.type for block in read] == [block["type"] for block in spec["blocks"]]
+    assert not any(isinstance(block, UnknownBlock) for block in read)
     grids = [block for block in spec["blocks"] if block["type"] == "panel-grid"]
-    assert len(grids) == 3 * (len(FIGURES) + 1)
-    assert '"figure_4"' in json.dumps(grids) and '"my_study"' in json.dumps(grids)
-    words = (tmp_path / "wandb-report.md").read_text()
-    assert "**C1**" in words and "What differs from the paper" in words and "hours of training" in words
+    shown = [key for block in grids for key in _panels(block)]
+    for key in (*FIGURES, "my_study", *CURVES):
+        assert shown.count(key) == 1, key
+    (curves,) = [block for block in grids if "tokens_per_second" in _panels(block)]
+    names = [runset["name"] for runset in curves["metadata"]["runSets"]]
+    assert names[0] == "Figure 1" and "My study" in names
+    runs = re.findall(r"[\w.]+-seed\d", json.dumps(curves["metadata"]["runSets"]))
+    assert len(runs) == len(set(runs)) and set(runs) == set(Study(runs_dir / "cpu" / "published").run_folders())
+    heads = [b["children"][0]["text"] for b in spec["blocks"] if b["type"] == "heading" and b["level"] == 1]
+    assert heads == ["Finding", "Figures", "Verdicts", "What differs from the paper", "Cost", "Conclusion"]
+
+
+def test_the_report_in_markdown_reads_alone(published_cpu, tmp_path):
+    place = tmp_path / "wandb-report.md"
+    text = wandb_report.sample(published_cpu.parents[1], place)
+    found = finding(Study(published_cpu))
+    assert found.sentence in text and all(point in text for point in found.advice)
+    table = [line for line in text.splitlines() if line.startswith("| C")]
+    assert len(table) == 17 and any("does not hold: " in line and "**not replicated**" in line for line in table)
+    links = re.findall(r'(?:\]\(|src="|srcset=")([^)"]+\.svg)', text)
+    assert len(links) == 15 and all((tmp_path / link).resolve().is_file() for link in links)
+
+
+def test_verify_finds_a_report_that_is_older_than_its_records(runs_dir, tmp_path, monkeypatch):
+    place = tmp_path / "wandb-report.md"
+    assert "--sample" in wandb_report.stale_sample(runs_dir, place)[0]
+    call(monkeypatch, wandb_report, f"--sample={place}", f"--runs-dir={runs_dir}")
+    assert wandb_report.stale_sample(runs_dir, place) == []
+    place.write_text(place.read_text().replace("+0.039", "+0.139"))
+    assert len(wandb_report.stale_sample(runs_dir, place)) == 1

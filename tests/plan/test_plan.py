@@ -121,7 +121,7 @@ def test_a_plan_is_written_only_where_docs_says(tmp_path: Path, monkeypatch, cap
     main(job(experiment="figure_4", price=9.0))
     assert not list((tmp_path / "docs").iterdir()) and "written" not in capsys.readouterr().out
     main(job(experiment="figure_4", price=9.0, docs=str(tmp_path / "docs")))
-    document = (tmp_path / "docs" / "scale.md").read_text()
+    document = (tmp_path / "docs" / "plan.md").read_text()
     assert f"`python -m pma.plan experiment=figure_4 price=9.0 docs={tmp_path / 'docs'}` wrote what follows" in document
     assert (tmp_path / "docs" / "plan.svg").exists() and "written" in capsys.readouterr().out
 
@@ -132,7 +132,7 @@ def test_the_defaults_are_those_of_make_plan():
 
 
 def test_docs_change_between_the_markers_only(tmp_path: Path):
-    path = tmp_path / "scale.md"
+    path = tmp_path / "plan.md"
     write_section(path, "first")
     path.write_text(f"# Title\n\nbefore\n{path.read_text().partition('## The plan')[2]}after\n")
     write_section(path, "second")

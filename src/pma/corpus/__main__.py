@@ -13,7 +13,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pma import cli
-from pma.config import DataConfig
+from pma.config import CONF_DIR, DataConfig
+from pma.words import print_next
 
 
 @dataclass
@@ -35,7 +36,9 @@ def _show(folder: Path, data: DictConfig) -> None:
             print(f"{domain:12} {part:10} {counts['documents']:14,} {counts['bytes']:20,} {counts['tokens']:20,}")
     if "hub" in manifest:
         _show_mix(manifest, data)
-    print(folder)
+    print(f"the corpus: {folder}")
+    group = "scale" if (CONF_DIR / "scale" / f"{data.name}.yaml").is_file() else "data"
+    print_next(f"python -m pma.train {group}={data.name}")
 
 
 def _show_mix(manifest: dict, data: DictConfig) -> None:

@@ -29,7 +29,9 @@ from pma.corpus.split import beginnings, deduplicate, reserve, take
 from pma.corpus.tokenizer import as_transformers, count_tokens, train_tokenizer, write_documents, write_pairs
 from pma.device import cpu_threads
 from pma.files import publish_folder, publish_made, sha256_file, write_json
+from pma.words import quantity
 
+_PARTS = {"train": "to train on", "continued": "for continued training", "instruct": "of instruction pairs"}
 CORPUS_VERSION = 4  # raise it when a change here changes what is built
 
 
@@ -145,6 +147,7 @@ def _publish(config: DataConfig, building: Path, folder: Path) -> None:
 
 def _build(config: DataConfig, data_dir: Path, folder: Path, processes: int) -> None:
     """Put everything but shards into `folder`; with data sets of the hub, plan.json for them beside it."""
+    print(f"corpus {config.name} is not there yet; it is built once:", flush=True)
     with _stage("download and check archives"):
         archives = fetch(config.sources + config.benchmarks, data_dir)
     with _stage("read, clean and split documents"):
@@ -192,8 +195,8 @@ def _build(config: DataConfig, data_dir: Path, folder: Path, processes: int) -> 
     _write_manifest(config, folder, tokenizer, dtype, domains, duplicates, tokens, len(pairs), axes)
     if config.hub:
         shards.ShardPlan(read.shards, heldout_keys, texts).save(folder.parent)
-    sizes = ", ".join(f"{part} {sum(counts.values()):,}" for part, counts in tokens.items()) or "none yet"
-    print(f"corpus {config.name}: tokens: {sizes}", flush=True)
+    sizes = ", ".join(f"{quantity(sum(counts.values()))} {_PARTS[part]}" for part, counts in tokens.items())
+    print(f"  done: {f'{sizes} (tokens)' if sizes else 'no tokens yet, they come in shards'}", flush=True)
 
 
 def _write_manifest(
@@ -249,8 +252,13 @@ def _items_path(folder: Path, axis: str) -> Path:
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
     start = time.perf_counter()
-    yield
-    print(f"corpus: {name}: {time.perf_counter() - start:.1f} s", flush=True)
+    print(f"  {name} ...", end="", flush=True)
+    try:
+        yield
+    except BaseException:
+        print(flush=True)
+        raise
+    print(f" {time.perf_counter() - start:.1f} s", flush=True)
 
 
 def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

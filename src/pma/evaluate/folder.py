@@ -18,6 +18,7 @@ from pma.evaluate.vllm import DTYPE, VllmScorer, tensor_parallel_size, vllm_clas
 from pma.files import MANIFEST, read_manifest, write_json
 from pma.model.build import load_pretrained
 from pma.snapshot import content_of
+from pma.words import print_next
 
 
 def evaluate(job: DictConfig) -> None:
@@ -50,6 +51,8 @@ def evaluate(job: DictConfig) -> None:
     if job.output is not None:
         result = {"model": job.model, "suite": suite.name, "version": version}
         write_json(Path(job.output), result | {"scores": [asdict(score) for score in scores]})
+    if sources := (read_manifest(folder).get("sources") if (folder / MANIFEST).is_file() else None):
+        print_next(f"python -m pma.evaluate model={sources[-1]['folder']} (the newest snapshot alone, to compare)")
 
 
 def _lm_eval_command(job: DictConfig, folder: Path, suite: Suite, corpus: Path) -> str:

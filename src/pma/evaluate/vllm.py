@@ -29,7 +29,7 @@ def vllm_class() -> type[LM]:
             raise
         raise ValueError(
             "vLLM is not installed in this environment. It pins a torch of its own, so give it an environment of its "
-            "own (docs/scale.md, Evaluation, says how). Then run this command with the Python of that environment, or "
+            "own (docs/distributed.md, vLLM, says how). Then run this command with the Python of that environment, or "
             "give that Python to pma.reproduce launcher=slurm as scoring_python=PATH"
         ) from None
 

@@ -22,6 +22,7 @@ from pma.layout import run_window, tokens_of
 from pma.merge.options import Merge, Options, Policy, select
 from pma.merge.ranks import is_first
 from pma.merge.weights import equivalent_decay, explicit, method_weights
+from pma.words import count, print_next
 
 
 @dataclass
@@ -116,11 +117,11 @@ def _show(folders: Sequence[str], merges: Sequence[Merge]) -> None:
         for weight, folder in used:
             print(f"{weight:10.6f}  {folder}")
         total = sum(merge.weights)
-        print(f"{len(used)} snapshots, weights sum to {total:.6g} -> {merge.output}")
+        print(f"{count(len(used), 'snapshot')}, weights sum to {total:.6g} -> {merge.output}")
         if total and len(used) > 1:
             factors = equivalent_decay([weight for weight, _ in used])
             curve = " ".join(f"{factor:.3g}" for factor in factors)
-            print(f"amounts to a learning rate, between one snapshot and the next, of {curve} times the constant one")
+            print(f"like training on with the learning rate, from each snapshot to the next, times {curve}")
 
 
 def _track(job: DictConfig, folders: Sequence[str], merges: Sequence[Merge]) -> None:
@@ -160,8 +161,9 @@ def main(job: DictConfig) -> None:
     if is_first():
         if job.tracking.mode != "off":
             _track(job, folders, merges)
-        print(f"merged {len(folders)} snapshots into {len(merges)} model(s) in {time.perf_counter() - began:.1f} s")
-        print(f"next: python -m pma.evaluate model={merges[0].output}")
+        made = count(len(merges), "model")
+        print(f"merged {count(len(folders), 'snapshot')} into {made} in {time.perf_counter() - began:.1f} s")
+        print_next(f"python -m pma.evaluate model={merges[0].output}")
 
 
 def command() -> None:

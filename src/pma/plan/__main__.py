@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.plan.job import PlanJob, check
+from pma.words import print_next
 
 
 def main(job: DictConfig) -> None:
@@ -21,8 +22,10 @@ def main(job: DictConfig) -> None:
 
     runs, experiments = plans(job)
     print(text(job, runs, experiments))
+    following = f"python -m pma.reproduce experiment={job.experiment} scale={job.scale} dry_run=true"
     if job.docs is not None:
         print(f"\nwritten: {', '.join(map(str, write(job, runs, experiments, Path(job.docs))))}")
+    print_next(f"{following} (what of it is left to do here)")
 
 
 def command() -> None:

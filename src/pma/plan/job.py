@@ -28,7 +28,7 @@ class PlanJob:
     scoring_tokens: int | None = None  # that a merge is scored on; null: an estimate of the scale's suite
     merge_rate: float = MERGE_RATE  # bytes of snapshots a second and core
     merge_cores: int = 2
-    docs: str | None = None  # folder whose scale.md and plan.svg the plan is written to, as well as printed
+    docs: str | None = None  # folder whose plan.md and plan.svg the plan is written to, as well as printed
 
 
 def check(job: DictConfig) -> None:

@@ -172,11 +172,11 @@ def draw(job: DictConfig, runs: list[RunPlan], path: Path) -> None:
 
 
 def write(job: DictConfig, runs: list[RunPlan], experiments: list[ExperimentPlan], folder: Path) -> tuple[Path, Path]:
-    """Write the plan into the section of `folder`/scale.md, and its picture; return both paths.
+    """Write the plan into the section of `folder`/plan.md, and its picture; return both paths.
 
     The section names the command that wrote it, with what it changed of the defaults.
     """
-    document, picture = folder / "scale.md", folder / "plan.svg"
+    document, picture = folder / "plan.md", folder / "plan.svg"
     changed = overrides(job)
     command = f"python -m pma.plan {changed} docs={job.docs}" if changed else "make plan SCALE=paper"
     draw(job, runs, picture)
@@ -192,7 +192,7 @@ def write_section(path: Path, plan: str) -> None:
     Raises:
         ValueError: when only one of the markers is there.
     """
-    old = path.read_text(encoding="utf-8") if path.exists() else "# Past one machine\n"
+    old = path.read_text(encoding="utf-8") if path.exists() else "# The plan of the paper's sizes\n"
     if (BEGIN in old) != (END in old):
         raise ValueError(f"{path}: only one of the markers {BEGIN} and {END} is there; put the other back")
     if BEGIN not in old:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.reproduce.job import ReproduceJob
+from pma.words import print_next
 
 
 def main(job: DictConfig) -> None:
@@ -20,7 +21,7 @@ def main(job: DictConfig) -> None:
     if folders and not job.dry_run:
         names = "" if job.experiment.includes else f" {folders[0].name}"
         elsewhere = "" if job.runs_dir == ReproduceJob().runs_dir else f" --runs-dir {job.runs_dir}"
-        print(f"next: python analysis/draw.py --scale {job.scale.name}{elsewhere}{names}", flush=True)
+        print_next(f"python analysis/draw.py --scale {job.scale.name}{elsewhere}{names}")
 
 
 def command() -> None:

@@ -15,6 +15,7 @@ from pma.reproduce.clock import Clock
 from pma.reproduce.experiment import expand
 from pma.reproduce.progress import check_snapshots, experiment_folder, is_done
 from pma.reproduce.runs import keep_needed, required, trainable, training_tasks
+from pma.words import experiment_title
 
 
 def reproduce(job: DictConfig) -> list[Path]:
@@ -39,7 +40,10 @@ def reproduce(job: DictConfig) -> list[Path]:
 
         seconds = print_preview(job, todo, configs)
     else:
-        print(f"{job.experiment.name}: nothing to do, the records stand in {Path(job.runs_dir) / job.scale.name}")
+        place = Path(job.runs_dir) / job.scale.name
+        print(f"{experiment_title(job.experiment.name)}: nothing to do, the records are in {place} already")
+    if job.dry_run:
+        print("dry_run=true: nothing was done")
     if todo and not job.dry_run:
         if any(part.points for experiment in todo for part in experiment.parts):
             check_scoring(job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,12 +11,17 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pma.device import cpu_threads
+from pma.reproduce.bar import TrainingBar
 from pma.reproduce.clock import Clock
 from pma.reproduce.experiment import RunSeed, merges_of
 from pma.reproduce.measure import measure
 from pma.reproduce.runs import TrainingTask, longest_first
 from pma.reproduce.score import ScoredRun, Suites, score_merges
 from pma.reproduce.train_run import train_run
+from pma.words import experiment_title
+
+_LOOK_SECONDS = 1.0  # between two looks at how far the runs are
+_LINE_SECONDS = 30  # between two lines on scoring
 
 
 class LocalProcesses:
@@ -38,6 +42,7 @@ class LocalProcesses:
         running: dict[Future[str | None], TrainingTask] = {}
         failed: list[str] = []
         threads = cpu_threads(job.threads)
+        bar = TrainingBar({task.run: self._configs[task.run] for task in tasks})
         # Spawned, because a fork of a process with OpenMP threads can hang. A worker trains many runs, because torch
         # takes seconds to import.
         with ProcessPoolExecutor(job.jobs, multiprocessing.get_context("spawn")) as pool:
@@ -48,11 +53,16 @@ class LocalProcesses:
                     share = max(1, threads // min(job.jobs, len(ready) + len(running)))
                     for task in ready[: job.jobs - len(running)]:
                         waiting.remove(task)
-                        running[pool.submit(train_run, [*task.overrides, f"threads={share}", *self._minutes()])] = task
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        overrides = [*task.overrides, f"threads={share}", *self._minutes()]
+                        running[pool.submit(train_run, overrides, quiet=True)] = task
+                for future in wait(running, _LOOK_SECONDS, return_when=FIRST_COMPLETED).done:
                     task = running.pop(future)
                     if (error := future.result()) is not None:
                         failed.append(f"{task.name}: {error}")
+                    else:
+                        bar.ended(task.run)
+                bar.look(task.run for task in running.values())
+        bar.close()
         if failed:
             raise ValueError(f"training failed: {'; '.join(failed)}. Call again after mending: what is done is kept")
 
@@ -67,14 +77,16 @@ class LocalProcesses:
             OutOfTime: between two merges.
         """
         for experiment in experiments:
-            began = time.perf_counter()
+            said = time.perf_counter()
             scored = []
             for merges in merges_of(self._job, [experiment]):
                 cfg = self._configs[merges.run, merges.seed]
-                scored.append(score_merges(self._job, cfg, merges, self._suites, self._clock, experiment.name))
-                if not sys.stderr.isatty():  # a terminal has seen the bar
-                    seconds = time.perf_counter() - began
-                    print(f"{experiment.name}: {cfg.run_id} scored, {seconds:.0f} s", flush=True)
+                scored.append(
+                    score_merges(self._job, cfg, merges, self._suites, self._clock, experiment_title(experiment.name))
+                )
+                if time.perf_counter() - said > _LINE_SECONDS:
+                    said = time.perf_counter()
+                    print(f"  {experiment_title(experiment.name)}: {cfg.run_id} scored", flush=True)
             yield experiment, scored
 
     def measure(self, experiment: DictConfig, folder: Path) -> None:

@@ -25,6 +25,7 @@ from pma.reproduce.job import GRID_POINTS, HELDOUT_SEQUENCES
 from pma.reproduce.score import Suites
 from pma.run import run_folder
 from pma.weightspace import curvature, landscape
+from pma.words import experiment_title
 
 AXIS = "knowledge"  # stands in for MMLU, whose contours Figure 8 shows
 
@@ -52,7 +53,8 @@ def measure(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, Dict
             table.insert(0, "seed", seed)
             table.insert(0, "run", measurement.run)
             tables.setdefault(name, []).append(table)
-        print(f"{experiment.name}: {measurement.kind} of {measurement.run} seed {seed} measured", flush=True)
+        what = f"{measurement.kind} of {measurement.run} seed {seed}"
+        print(f"  {experiment_title(experiment.name)}: {what} measured", flush=True)
     for name, parts in tables.items():
         write_text(folder / f"{name}.csv", pd.concat(parts).to_csv(index=False))
 

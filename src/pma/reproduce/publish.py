@@ -22,6 +22,7 @@ from pma.reproduce.progress import stamp
 from pma.reproduce.runs import runs_of
 from pma.reproduce.score import ScoredRun
 from pma.run import identity, run_folder
+from pma.words import wrapped
 
 
 def records_of(
@@ -81,6 +82,10 @@ def print_signal_to_noise(records: Path) -> None:
     """Print by task and metric whether the scores of a run rise over training by more than they scatter."""
     table = signal_to_noise_table(read_records(records))
     moves = table["signal_to_noise"] >= SIGNAL_TO_NOISE_MINIMUM
-    table["verdict"] = moves.map({True: "", False: "does not move at this scale"})
-    print("signal to noise: rise over training against scatter over the last snapshots")
-    print(table.to_string(index=False, float_format="{:.1f}".format))
+    still = [f"{row.task} {row.metric}" for row in table[~moves].itertuples()]
+    print(
+        f"signal to noise (rise of a score over training, divided by its scatter between the last snapshots): "
+        f"{moves.sum()} of {len(moves)} scores reach {SIGNAL_TO_NOISE_MINIMUM:g}"
+    )
+    if still:
+        print(wrapped("  too noisy to compare models at this scale:", still))

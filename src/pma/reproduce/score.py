@@ -64,7 +64,7 @@ def score_merges(
         clock.check()
         scorer = _scorer(job, cfg, suites.load(merges.suite, cfg))
         best = float("inf")
-        bar = tqdm(todo, desc=f"{title} {cfg.run_id}", unit="merge", disable=not sys.stderr.isatty())
+        bar = tqdm(todo, desc=f"{title} {cfg.run_id}", unit="model", leave=False, disable=not sys.stderr.isatty())
         for recipe, path in zip(bar, scorer.score(todo), strict=True):
             scored[recipe] = merge = cache.add(recipe, path)
             bits = _average_bits(merge)

@@ -13,13 +13,16 @@ from pma.config import CONF_DIR, register
 from pma.train.loop import train
 
 
-def train_run(overrides: Sequence[str]) -> str | None:
-    """Train the run of some Hydra overrides; return what went wrong, in one line, if a user can mend it."""
+def train_run(overrides: Sequence[str], quiet: bool = False) -> str | None:
+    """Train the run of some Hydra overrides; return what went wrong, in one line, if a user can mend it.
+
+    A quiet run prints nothing: the caller shows how far it is.
+    """
     register()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("config", list(overrides))
     try:
-        train(cfg)
+        train(cfg, quiet)
     except cli.ERRORS as error:
         return cli.message(error)
     return None

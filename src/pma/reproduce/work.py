@@ -18,6 +18,7 @@ from pma.reproduce.progress import experiment_folder, missing_tokens
 from pma.reproduce.publish import print_signal_to_noise, records_of, write_manifest, write_scores
 from pma.reproduce.runs import TrainingTask
 from pma.reproduce.score import ScoredRun
+from pma.words import count, duration, experiment_title, quantity
 
 
 class Workers(Protocol):
@@ -54,14 +55,17 @@ def work(
                 prepare(cfg.data, Path(cfg.data_dir))
             workers.train(tasks)
         left = sum(missing_tokens(cfg) for cfg in configs.values())
-        print(f"training: {time.perf_counter() - began:.0f} s, {left:,} tokens left", flush=True)
+        if tasks and not left:
+            print(f"all runs are trained, {duration(time.perf_counter() - began)}", flush=True)
         if left:
             raise OutOfTime
         _score(job, experiments, configs, workers)
     except OutOfTime:
-        print(f"{job.experiment.name}: the {job.minutes:g} minutes are over; the same command goes on", flush=True)
+        tokens = sum(missing_tokens(cfg) for cfg in configs.values())
+        rest = f"{quantity(tokens)} tokens are left to train" if tokens else "models are left to score"
+        print(f"the {job.minutes:g} minutes are over; the same command goes on ({rest})", flush=True)
     else:
-        print(f"{job.experiment.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"done in {duration(time.perf_counter() - began)}", flush=True)
 
 
 def _score(
@@ -80,6 +84,15 @@ def _score(
         if any(part.noise_points for part in experiment.parts):
             print_signal_to_noise(folder / "records.csv")
         print(
-            f"{experiment.name}: {len(records)} records in {folder} (merging and scoring {seconds:.0f} s)", flush=True
+            f"{experiment_title(experiment.name)}: {_made(experiment, scored)} in {folder}, {duration(seconds)}",
+            flush=True,
         )
         began = time.perf_counter()
+
+
+def _made(experiment: DictConfig, scored: list[ScoredRun]) -> str:
+    """What an experiment's folder holds now."""
+    models = sum(len(run.scores) for run in scored)
+    parts = [f"scores of {count(models, 'model')}"] if models else []
+    parts += [f"{count(len(experiment.measurements), 'measurement')}"] if experiment.measurements else []
+    return " and ".join(parts) or "nothing to score, it shows the curves of its runs; manifest"

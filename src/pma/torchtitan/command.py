@@ -14,6 +14,7 @@ from pma.layout import snapshot_dir
 from pma.run import run_folder
 from pma.torchtitan.config import write_config
 from pma.torchtitan.convert import convert
+from pma.words import print_next
 
 _STEP = re.compile(r"step-(\d+)")
 
@@ -39,7 +40,7 @@ def run(job: DictConfig) -> None:
         ValueError: for an unknown engine, and what `write_config` or `convert` refuse.
     """
     if job.engine != "torchtitan":
-        raise ValueError(f"engine={job.engine}: choose torchtitan; docs/scale.md says why it alone")
+        raise ValueError(f"engine={job.engine}: choose torchtitan; docs/torchtitan.md says why it alone")
     GlobalHydra.instance().clear()  # it knows conf/command only, where `run` and `scale` are no groups
     register()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -48,7 +49,9 @@ def run(job: DictConfig) -> None:
     if job.convert is not None:
         length, tokenizer = cfg.scale.sequence_length, Path(job.tokenizer)
         model = convert(job.convert, _output(job, cfg), cfg.model, length, tokenizer)
-        print(f"{model}\nnext: python -m pma.evaluate model={model}", flush=True)
+        print(f"the checkpoint as a Hugging Face folder: {model}")
+        print_next(f"python -m pma.evaluate model={model}")
         return
     path = write_config(cfg, Path(job.output or f"{run_folder(cfg)}/torchtitan"), job.tokenizer)
-    print(f"{path}\nnext: its first lines say how to start it", flush=True)
+    print(f"the config for torchtitan: {path}; its first lines say how to start it")
+    print_next(f"head {path}")

@@ -1,7 +1,7 @@
 """Write the config of a run as torchtitan 0.3.0 reads it: one Python file (torchtitan/config/manager.py).
 
-It holds the model's shape and every number of the run, in the code of template.py. docs/scale.md says why torchtitan,
-and what differs from pma.train.
+It holds the model's shape and every number of the run, in the code of template.py. docs/torchtitan.md says why
+torchtitan, and what differs from pma.train.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pma import cli
 from pma.config import TrainingJob
 from pma.layout import trajectory
 from pma.run import run_folder
+from pma.words import print_next
 
 _WINDOW = 10  # snapshots that the merge of the next line takes, where there are so many
 
@@ -24,7 +25,7 @@ def main(cfg: DictConfig) -> None:
 
     train(cfg)
     if is_first():
-        print(f"next: {next_step(cfg)}", flush=True)
+        print_next(next_step(cfg))
 
 
 def next_step(cfg: DictConfig) -> str:

@@ -31,10 +31,13 @@ from pma.train.schedule import learning_rate
 from pma.train.start import check, resume
 from pma.train.stop import REQUEUE, StopRequest
 from pma.train.world import World, is_first, process_count
+from pma.words import duration, model_label, run_in_words
 
 
-def train(cfg: DictConfig) -> Path:
+def train(cfg: DictConfig, quiet: bool = False) -> Path:
     """Train one run to its end, or to `stop`, from its newest checkpoint if it has one; return its folder.
+
+    A quiet run prints nothing and shows no bar.
 
     Raises:
         ValueError: for impossible values, a folder that holds another run or is in use, or a loss that is not finite.
@@ -43,11 +46,12 @@ def train(cfg: DictConfig) -> Path:
     check(cfg)
     folder = run_folder(cfg)
     if trained_tokens(cfg) >= target_tokens(cfg):
-        if is_first():
+        if is_first() and not quiet:
             print(f"{cfg.run_id}: already trained, nothing to do ({folder})")
         return folder
     world_type = OneProcess if process_count() == 1 else ManyProcesses
     with world_type.connect(cfg) as world, world.alone(folder):
+        world.quiet = quiet
         _train(cfg, folder, world)
     return folder
 
@@ -79,9 +83,13 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
         complete = partial(manifest.complete_snapshot, tokens)
         world.save_snapshot(snapshot_dir(folder, tokens), t.snapshot_dtype, complete)
 
+    label = model_label(cfg.model, sum(parameter.numel() for parameter in parameters))
+    goal = f"from {start:,} to {end:,} tokens" if start else f"to {end:,} tokens"
+    world.print(f"{cfg.run_id}: {label}; {run_in_words(cfg)}, {goal}, in {folder}")
+
     # ---- train ----
     tokens, steps = start, range(start // batch_tokens, end // batch_tokens)
-    with stop, Progress(cfg, start, world.first, manifest.wandb()) as progress:
+    with stop, Progress(cfg, start, world.first, manifest.wandb(), quiet=world.quiet) as progress:
         if cfg.init.parent.run is not None and not snapshots(folder):
             save_snapshot(start)  # so that what a run starts from can be scored too
         inputs_and_targets = batches(data, steps, world.device, world.rows(sequences))
@@ -115,7 +123,7 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
 
     # ---- report ----
     manifest.write(tokens, progress.seconds)
-    world.print(f"{cfg.run_id}: trained to {tokens:,} of {end:,} tokens, {progress.seconds:.0f} s, in {folder}")
+    world.print(f"{cfg.run_id}: trained to {tokens:,} of {end:,} tokens in {duration(progress.seconds)}")
     if stop.signalled:
         raise SystemExit(REQUEUE)
 

@@ -5,7 +5,7 @@
 The batch of a step and its micro-batches are those of a single process, so the loss curve is the same to float
 tolerance. Experts are sharded like all other parameters and not kept apart by expert parallelism: the experts of a
 layer are gathered for the moment in which they work. That is simple, and enough while one layer fits a GPU
-(docs/scale.md).
+(docs/distributed.md).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from pma.layout import snapshots
 from pma.run import run_folder, target_tokens
 from pma.tracking import Tracker, snapshot_artifact
+from pma.words import duration, quantity
 
 _LINES = 5  # printed by a run whose output is no terminal, at equal parts of its length
 
@@ -34,10 +35,11 @@ class Progress:
         start: position in tokens from which this call trains.
         shown: false in all processes but the first, which alone prints and writes.
         wandb: what W&B is given about the run.
+        quiet: whether neither bar nor lines are shown; files are written all the same.
     """
 
-    def __init__(self, cfg: DictConfig, start: int, shown: bool, wandb: dict[str, Any]) -> None:
-        self._cfg, self._folder, self._shown, self._wandb = cfg, run_folder(cfg), shown, wandb
+    def __init__(self, cfg: DictConfig, start: int, shown: bool, wandb: dict[str, Any], quiet: bool = False) -> None:
+        self._cfg, self._folder, self._shown, self._wandb, self._quiet = cfg, run_folder(cfg), shown, wandb, quiet
         self._start, self._end, self._batch = start, target_tokens(cfg), cfg.scale.batch_tokens
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
@@ -51,7 +53,8 @@ class Progress:
             self._tracker = self._open.enter_context(
                 Tracker(self._folder, self._start, self._cfg.tracking, **self._wandb)
             )
-        terminal = self._shown and sys.stderr.isatty()
+        visible = self._shown and not self._quiet
+        terminal = visible and sys.stderr.isatty()
         self._bar = self._open.enter_context(
             tqdm(
                 total=self._end,
@@ -62,7 +65,7 @@ class Progress:
                 disable=not terminal,
             )
         )
-        self._prints = self._shown and not terminal
+        self._prints = visible and not terminal
         return self
 
     def __exit__(
@@ -112,7 +115,7 @@ class Progress:
             left = (self._end - tokens) / (tokens - self._start) * (now - self._began)
             print(
                 f"{self._cfg.run_id}: {tokens:,} of {self._end:,} tokens, loss {loss_mean:.3f} "
-                f"(best {self._best:.3f}), {speed:,.0f} tokens/s, {left:.0f} s left",
+                f"(best {self._best:.3f}), {quantity(speed)} tokens/s, {duration(left)} left",
                 flush=True,
             )
         self._logged = now

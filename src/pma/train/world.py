@@ -39,10 +39,11 @@ class World(ABC):
         device: that this process computes on.
         rank: number of this process, from 0. The first prints, and writes what the run has only once.
         size: number of processes.
+        quiet: whether even the first process prints nothing.
     """
 
     def __init__(self, device: torch.device, rank: int = 0, size: int = 1) -> None:
-        self.device, self.rank, self.size = device, rank, size
+        self.device, self.rank, self.size, self.quiet = device, rank, size, False
 
     @property
     def first(self) -> bool:
@@ -51,7 +52,7 @@ class World(ABC):
 
     def print(self, text: str) -> None:
         """Print a line, in the first process only."""
-        if self.first:
+        if self.first and not self.quiet:
             print(text, flush=True)
 
     def rows(self, sequences: int) -> slice:

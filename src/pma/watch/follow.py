@@ -178,7 +178,10 @@ def follow(job: DictConfig) -> None:
     last = watch.last
     config = {"run_dir": str(watch.run_dir.resolve()), "recipes": [recipe.name for recipe in watch.recipes]}
     write_json(watch.output / "watch.json", config)
-    print(f"watching {watch.run_dir} every {job.poll:g} s" + (f", from {last} on" if last >= 0 else ""), flush=True)
+    names = " and ".join(recipe.name for recipe in watch.recipes)
+    since = f", from position {last} on" if last >= 0 else ""
+    print(f"looking for checkpoints in {watch.run_dir} every {job.poll:g} s{since}; Ctrl-C ends it", flush=True)
+    print(f"merges ({names}) and scores go to {watch.output}", flush=True)
     name = f"watch-{watch.run_name}"
     run = {"id": name, "name": name, "group": job.group or watch.run_name, "job_type": "eval"}
     with Tracker(

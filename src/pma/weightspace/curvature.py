@@ -119,14 +119,14 @@ def measure(
         for window in windows
     ]
     models = [("reference", 1, 0, 0, origin), *singles, *means]
-    bar = tqdm(models, desc="losses", disable=None)
+    bar = tqdm(models, desc="losses", leave=False, disable=None)
     losses = [(*key, _loss_of(model, vector, batches)) for *key, vector in bar]
 
     write_vector(model, origin)
     parameters = list(model.parameters())
     gradient: Any = 0
     hessian: Any = 0
-    for part, share in tqdm(_parts(model, batches), desc="Hessian", disable=None):
+    for part, share in tqdm(_parts(model, batches), desc="Hessian", leave=False, disable=None):
         first, second = derivatives(_cross_entropy(model, part), parameters, vectors - origin)
         gradient, hessian = gradient + share * first, hessian + share * second
     rows = [("gradient", at, 0, value) for at, value in zip(order, gradient.tolist(), strict=True)]

@@ -175,7 +175,7 @@ def measure(
     merged, others = vectors.mean(0), snapshot_vectors(outside, model)
     end = snapshot_vectors([annealed], model)
     plane = fit_plane(others, end[0])
-    bar = tqdm(desc="points", disable=None)
+    bar = tqdm(desc="points", leave=False, disable=None)
 
     def scored(vector: Tensor) -> Scores:
         write_vector(model, vector)

@@ -1,0 +1,79 @@
+"""Documents that hold numbers from records: which blocks stand between markers in each, written and compared.
+
+A block stands between <!-- NAME:begin --> and <!-- NAME:end -->; all else in a document is written by hand.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from choosing import choosing_blocks
+from records import Study
+from verdicts import document, readme
+from verdicts.decide import Decision
+
+Blocks = Mapping[str, str]
+
+
+def contents(runs_dir: Path, decided: Mapping[str, Sequence[Decision]]) -> dict[str, Blocks]:
+    """The blocks of every document, by its path below the root.
+
+    Args:
+        runs_dir: with the published records of the scales in `decided`.
+        decided: the claims of every published scale. Numbers that are no verdicts are of the first of them.
+
+    Raises:
+        ValueError: when records that a block needs are not there.
+    """
+    studies = {scale: Study(runs_dir / scale / "published") for scale in decided}
+    default = next(iter(studies.values()))
+    return {
+        "README.md": readme.blocks(decided, studies),
+        "docs/claims.md": {"claims": document.claims_sections(decided, studies)},
+        "docs/choosing.md": choosing_blocks(default),
+        "docs/deviations.md": {"largest": readme.largest_deviations(default)},
+    }
+
+
+def written(root: Path, blocks: Mapping[str, Blocks]) -> dict[Path, str]:
+    """The text of every document with new blocks between its markers.
+
+    Raises:
+        ValueError: when a document or a marker is missing.
+    """
+    texts = {}
+    for name, of_document in blocks.items():
+        path = root / name
+        if not path.is_file():
+            raise ValueError(f"{path}: not there; it holds the blocks {', '.join(of_document)}")
+        text = path.read_text(encoding="utf-8")
+        for block, content in of_document.items():
+            before, _, after = _split(path, text, block)
+            text = f"{before}{content}\n{after}"
+        texts[path] = text
+    return texts
+
+
+def differences(root: Path, blocks: Mapping[str, Blocks]) -> list[str]:
+    """Lines between markers that differ from what the records give.
+
+    Raises:
+        ValueError: when a document or a marker is missing.
+    """
+    found = []
+    for path, text in written(root, blocks).items():
+        old = path.read_text(encoding="utf-8").splitlines()
+        lines = difflib.unified_diff(old, text.splitlines(), lineterm="", n=0)
+        found += [f"{path}: {line}" for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
+    return found
+
+
+def _split(path: Path, text: str, name: str) -> tuple[str, str, str]:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, found_begin, rest = text.partition(begin + "\n")
+    block, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"{path}: no lines {begin} and {end}; put them where the block belongs")
+    return before + begin + "\n", block, end + after

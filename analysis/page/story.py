@@ -1,0 +1,179 @@
+"""What the report in W&B says, in order, as plain data, and the same in Markdown with the published pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drawing.find import describe, title_of
+from finding import finding
+from formats import hours, quantity
+from records import Missing, Study
+from verdicts.decide import VERDICTS, Decision, decide_published
+from verdicts.readme import deviations
+from verdicts.rules import load_rules
+from verdicts.tables import counts_text, headline, markdown_table, shortfall
+from verdicts.words import plain_words
+
+from page.sections import command_of, run_rows
+
+SUMMARY = "Model Merging in Pre-training of Large Language Models (arXiv 2505.12082): what of it holds here."
+_SAMPLE = (
+    "These are the words and pictures of the report that `make report WANDB_PROJECT=NAME` makes in W&B; there each "
+    "figure also has panels over the metrics of its runs, and all training curves stand side by side."
+)
+_ALT = "Bits per byte over training tokens: constant learning rate, annealing, merged"
+_WORDS = (
+    "PMA (pre-trained model averaging) averages the weights of N snapshots that lie V tokens apart in one run. "
+    "Bits per byte say how well a model predicts text: lower is better."
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A heading and what stands below it.
+
+    Attributes:
+        level: of the heading, 1 or 2.
+        text: Markdown.
+        experiment: whose scores W&B shows there as panels.
+        picture: whether its picture stands there.
+        caption: of the picture.
+        curves: whether the training curves of all runs stand there.
+    """
+
+    level: int
+    title: str
+    text: str
+    experiment: str = ""
+    picture: bool = False
+    caption: str = ""
+    curves: bool = False
+
+
+@dataclass(frozen=True)
+class Story:
+    """The parts of one scale."""
+
+    study: Study
+    parts: tuple[Part, ...]
+
+
+def stories(runs_dir: Path) -> list[Story]:
+    """The report, scale by scale.
+
+    Raises:
+        ValueError: when nothing is published.
+    """
+    decided = decide_published(runs_dir, load_rules())
+    several = len(decided) > 1
+    return [
+        _story(Study(runs_dir / scale / "published"), decisions, f" (scale {scale})" if several else "")
+        for scale, decisions in decided.items()
+    ]
+
+
+def _story(study: Study, decisions: Sequence[Decision], scale: str) -> Story:
+    figures = [_figure(study, name, decisions) for name in study.experiments()]
+    points = "\n".join(f"- {point}" for point in deviations())
+    parts = (
+        _finding(study, scale),
+        Part(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
+        *figures,
+        Part(2, "Training curves", "Every training run, in a run set for the figure that uses it first.", curves=True),
+        Part(1, f"Verdicts{scale}", _verdicts(study, decisions)),
+        Part(1, f"What differs from the paper{scale}", points),
+        Part(1, f"Cost{scale}", _cost(study)),
+        Part(1, f"Conclusion{scale}", _conclusion(study, decisions)),
+    )
+    return Story(study, parts)
+
+
+def _finding(study: Study, scale: str) -> Part:
+    try:
+        found = finding(study)
+    except Missing as error:
+        return Part(1, f"Finding{scale}", f"There is none yet: {error}.")
+    advice = "\n".join(f"- {point}" for point in found.advice)
+    return Part(1, f"Finding{scale}", f"{_WORDS}\n\n{found.sentence}\n\n{advice}", "figure_3")
+
+
+def _figure(study: Study, name: str, decisions: Sequence[Decision]) -> Part:
+    lines, plain = [], plain_words(study)
+    for decision in decisions:
+        claim = decision.claim
+        if name in claim.experiments:
+            number = (
+                f" Ours: {plain(decision.judged[0].test.statistic)}, {headline(decision)}." if decision.judged else ""
+            )
+            lines.append(f"- **{claim.name}, {decision.verdict}.** {claim.text}.{number}")
+    lines = lines or ["It decides no claim."]
+    title = f"{title_of(name)}: {study.manifest(name)['experiment']['title']}"
+    text = "\n".join([*lines, "", f"Made by `{command_of(name, study.scale)}`."])
+    return Part(2, title, text, name, True, describe(study, name).caption)
+
+
+def _verdicts(study: Study, decisions: Sequence[Decision]) -> str:
+    plain = plain_words(study)
+    rows = [
+        [f"{d.claim.name} {d.claim.text}", headline(d), f"**{d.verdict}**", plain(shortfall(d)) or "-"]
+        for d in decisions
+    ]
+    header = ["claim of the paper", "our number [95 % interval]", "verdict", "what did not hold"]
+    return "\n".join([f"{counts_text(decisions)}.", "", *markdown_table(header, rows)])
+
+
+def _cost(study: Study) -> str:
+    rows = run_rows(study)
+    training = hours(sum(row["seconds"] for row in rows))
+    names = study.experiments()
+    scoring = hours(sum(study.manifest(name)["seconds"] for name in names))
+    return (
+        f"{len(rows)} training runs took {training} of training, one core each. Merging and scoring for "
+        f"{len(names)} figures took {scoring} on two cores."
+    )
+
+
+def _conclusion(study: Study, decisions: Sequence[Decision]) -> str:
+    lines = []
+    for verdict in VERDICTS:
+        names = [decision.claim.name for decision in decisions if decision.verdict == verdict]
+        if names:
+            lines.append(f"- **{verdict}** ({len(names)} of {len(decisions)}): {', '.join(names)}")
+    failed = [f"{d.claim.name}: {d.claim.text}" for d in decisions if d.verdict == "not replicated"]
+    lines += ["", "Not replicated here:", "", *(f"- {text}" for text in failed)] if failed else []
+    totals = [study.manifest(folder)["parameters"]["total"] for folder in study.run_folders()]
+    lines += [
+        "",
+        f"The models of scale {study.scale} are small: {quantity(min(totals))} to {quantity(max(totals))} parameters. "
+        "A verdict here says what holds at this size, not at the paper's.",
+    ]
+    return "\n".join(lines)
+
+
+# ---- Markdown
+
+
+def markdown(title: str, told: Sequence[Story], figures: str) -> str:
+    """The report for a reader without W&B.
+
+    Args:
+        figures: the folder of the published pictures, as a relative link.
+    """
+    blocks = [f"# {title}", f"{SUMMARY} {_SAMPLE}"]
+    for story in told:
+        for part in story.parts:
+            if part.curves:  # they stand in W&B alone
+                continue
+            blocks += ["#" * (part.level + 1) + f" {part.title}", part.text]
+            folder = figures if story.study.scale == "cpu" else f"{figures}/{story.study.scale}"
+            if part.picture:
+                blocks.append(f"![{part.title}]({folder}/{part.experiment}.svg)")
+                blocks.append(f"<details><summary>How it was made</summary>\n\n{part.caption}\n\n</details>")
+            elif part.experiment and story.study.scale == "cpu":
+                blocks.append(
+                    f'<picture><source media="(prefers-color-scheme: dark)" srcset="{figures}/readme-dark.svg">'
+                    f'<img alt="{_ALT}" src="{figures}/readme-light.svg"></picture>'
+                )
+    return "\n\n".join(blocks) + "\n"
