@@ -24,6 +24,7 @@ from records import ROOT, Study
 
 from pma.config import hash_json
 from pma.files import write_text
+from pma.words import short
 
 FIGURES = ROOT / "docs" / "figures"
 FRONT = "figure_3"  # the README shows its average
@@ -137,7 +138,7 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     size = sum(path.stat().st_size for path in options.out.rglob("*.svg"))
-    print(f"{options.out}: {len(written)} pictures written, the others as they were, {size / 1e6:.1f} MB in all")
+    print(f"{short(options.out)}: {len(written)} pictures written, the others as they were, {size / 1e6:.1f} MB in all")
 
 
 if __name__ == "__main__":

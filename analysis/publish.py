@@ -12,6 +12,7 @@ from pathlib import Path
 from records import ROOT
 
 from pma.files import MANIFEST, publish_folder
+from pma.words import short
 
 SUFFIXES = (".csv", ".parquet", ".json", ".jsonl", ".yaml")
 
@@ -49,7 +50,7 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     files = [path for path in published.rglob("*") if path.is_file()]
-    print(f"{published}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
+    print(f"{short(published)}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

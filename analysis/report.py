@@ -12,6 +12,7 @@ from page.build import build
 from records import ROOT
 
 from pma.files import write_text
+from pma.words import short
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     write_text(options.out / "index.html", page)
-    print(f"{options.out / 'index.html'}: {len(page.encode()) / 1e6:.1f} MB")
+    print(f"{short(options.out / 'index.html')}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
 if __name__ == "__main__":

@@ -48,11 +48,10 @@ class Size:
 def sizes(study: Study) -> list[Size]:
     """The models that a scale's finished runs trained, dense first, smallest first.
 
-    Raises:
-        Missing: when a run's config or manifest is not there.
+    A run whose folder keeps no config is left out: the config says what its model stands for.
     """
     by_model: dict[str, Size] = {}
-    for folder in study.run_folders():
+    for folder in filter(lambda folder: study.has(folder, "config.yaml"), study.run_folders()):
         run, _, seed = folder.rpartition("-seed")
         size = size_of(study, run, int(seed))
         before = by_model[size.model].runs if size.model in by_model else ()

@@ -19,6 +19,7 @@ from records import ROOT
 
 from pma.files import write_text
 from pma.tracking import mode_of
+from pma.words import short
 
 SAMPLE = ROOT / "docs" / "wandb-report.md"
 
@@ -80,7 +81,7 @@ def main() -> None:
     try:
         if options.sample:
             write_text(options.sample, sample(options.runs_dir, options.sample))
-            print(f"written: {options.sample}")
+            print(f"{short(options.sample)}: written")
         else:
             print(publish(options.runs_dir, options.out, options.project, options.entity))
     except ValueError as error:

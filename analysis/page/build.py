@@ -15,6 +15,7 @@ from formats import hours
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from records import Missing, Study
+from sizes import sizes
 from verdicts.decide import VERDICTS, decide_published
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
@@ -23,7 +24,7 @@ from verdicts.words import plain_words
 from page.captions import said_once
 from page.claims import claim_fields
 from page.legend import entries
-from page.sections import models_of, run_rows, section, shown
+from page.sections import run_rows, section, shown
 from pma.files import revision
 
 TITLE = "Model merging in pre-training: a replication"
@@ -65,7 +66,7 @@ def build(runs_dir: Path) -> str:
         rows += run_rows(study)
         plain = plain_words(study)
         claims += [claim_fields(decision, study.scale, names, plain) for decision in decisions]
-        models += [(study.scale, size) for size in models_of(study)]
+        models += [(study.scale, size) for size in sizes(study)]
     common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
     short = {entry["id"]: entry["short"] for entry in sections}
     counts = [(verdict, sum(claim["verdict"] == verdict for claim in claims)) for verdict in VERDICTS]

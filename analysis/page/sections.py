@@ -17,7 +17,7 @@ from drawing.find import describe, title_of
 from drawing.plain import raw_and_merged
 from formats import minutes, quantity
 from markupsafe import Markup
-from records import Missing, Study
+from records import Study
 from sizes import Size, sizes
 from verdicts.decide import VERDICTS, Decision
 
@@ -125,14 +125,6 @@ def _curves(study: Study, name: str, runs: Sequence[str]) -> list[dict[str, Any]
     return [_group("", panels) for panels in (scored, panels) if panels]
 
 
-def models_of(study: Study) -> list[Size]:
-    """The models of a scale; none where a run keeps no config, which says what its model stands for."""
-    try:
-        return sizes(study)
-    except Missing:
-        return []
-
-
 def models_text(models: Sequence[Size]) -> str:
     """The models of an experiment, real size first, then what they stand for."""
     if len(models) == 1:
@@ -165,7 +157,7 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
         "heading": f"{title_of(name)}: {manifest['experiment']['title']}" + ("" if scale == "cpu" else f" ({scale})"),
         "scale": scale,
         "see": figure.see,
-        "models": models_text([model for model in models_of(study) if runs & set(model.runs)]),
+        "models": models_text([model for model in sizes(study) if runs & set(model.runs)]),
         "claims": [
             {"name": d.claim.name, "anchor": anchor(d.claim.name, scale), "text": d.claim.text, "verdict": d.verdict}
             | {"rank": VERDICTS.index(d.verdict)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from drawing.find import title_of
 from formats import minutes
 from pictures import picture
 from records import Study
@@ -63,8 +64,11 @@ def _numbers(scale: str, decision: Decision, study: Study, plain: Words) -> str:
         if (study.root / name).is_dir()
     )
     cost = f"Records: {folders}. They took {minutes(decision.seconds)} of training, merging and scoring."
-    drawn = picture(Path("figures"), scale, decision.claim.experiments[0]).as_posix()
-    shown = f"![{decision.claim.source} from our records, scale {scale}]({drawn})"
+    shown = "\n\n".join(
+        f"![{title_of(name)} from our records, scale {scale}]({picture(Path('figures'), scale, name).as_posix()})"
+        for name in decision.claim.experiments
+        if (study.root / name).is_dir()
+    )
     sentence = f"**Scale {scale}: {decision.verdict}.** {plain(decision.sentence)}"
     return "\n".join([sentence, "", *table, "", cost, "", shown])
 

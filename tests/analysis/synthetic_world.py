@@ -111,12 +111,13 @@ def write_run(folder: Path, run: str, world: World) -> None:
     out.mkdir()
     fork, end = FORK.get(run, (0, 50))
     config = {
+        "model": {"name": f"cpu/{run}", "kind": "moe", "stands_for": run},
         "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1)},
         "init": {"parent": {"tokens": fork * V}},
         "train": {"total_tokens": end * V},
     }
     (out / "config.yaml").write_text(yaml.safe_dump(config))
-    manifest = {"parameters": {"total": 500_000 * SIZE.get(run, 1)}, "seconds": 60.0}
+    manifest = {"parameters": {"total": 500_000 * SIZE.get(run, 1), "active": 250_000}, "seconds": 60.0}
     (out / "manifest.json").write_text(json.dumps(manifest))
     steps, rng = np.arange(1, 161), rng_of(run, "curve")
     sign = math.copysign(1, world.heat) if world.heat else 0

@@ -253,7 +253,7 @@ def _follows_an_anchor(tab) -> None:
     assert tab.locator("#C6 details").get_attribute("open") is None
     tab.evaluate("location.hash = '#C6'")
     tab.wait_for_selector("#C6 details[open] table")
-    assert "gain of sma" in tab.locator("#C6 details table").inner_text()
+    assert "gain of SMA" in tab.locator("#C6 details table").inner_text()
 
 
 def _panels(block: dict) -> list[str]:
