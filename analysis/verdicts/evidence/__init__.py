@@ -3,7 +3,8 @@
     f(study, measure, seeds, **settings) -> DataFrame, a row a seed, a column a number; positive favours the claim
     f(study, measure, seeds, **settings) -> Series by seed, for `margin_of`: the number that the margin is a share of
 
-`settings` are the part's own; a margin is given the same ones. Where a seed's records lack, records.Missing says what.
+`settings` are the part's own; a margin takes those of them that it knows. Where a seed's records lack, records.Missing
+says what.
 """
 
 from verdicts.evidence.along_run import (

@@ -36,16 +36,12 @@ def early_merge(study: Study, measure: str, seeds: Sequence[int], at: float) -> 
     return by_seed(seeds, of)
 
 
-def annealing_gain(
-    study: Study, measure: str, seeds: Sequence[int], at: float = _END, other: str | None = None
-) -> pd.Series:
+def annealing_gain(study: Study, measure: str, seeds: Sequence[int], other: str | None = None) -> pd.Series:
     """Margin: score(constant run) - score(annealed run), last snapshots at 200 V. The whole; the rule takes its share.
 
     Args:
-        at: the part's own point; annealing's gain is taken at its end whatever that is.
         other: the annealed run, from Figure 3's records. None: the mean over the two sizes, from Figure 2's.
     """
-    del at
     scores = Scores(study, "figure_2" if other is None else "figure_3", measure)
     runs = list(_CONSTANT) if other is None else [other]
 
