@@ -196,10 +196,11 @@ def _outcome(evidence: Evidence, p_holm: float, common: Common) -> tuple[str, st
         return "open", f"nothing to take a share of: {part.margin_of} is not above 0"
     if part.rule in ("above", "all_above"):
         # First of all: an effect too small to name fails, however sure its sign is.
-        for name, x in columns.items():
-            if x.interval(common.alpha)[1] < part.smallest:
-                return "fails", f"below the smallest effect, {part.smallest:g}{_where(name, columns)}"
-    for name, side in numbers.sides(part, common):
+        for name, x in sorted(columns.items(), key=lambda column: column[1].mean):
+            if (high := x.interval(common.alpha)[1]) < part.smallest:
+                below = "0" if high < 0 else f"the smallest effect, {part.smallest:g}"
+                return "fails", f"below {below}{_where(name, columns)}"
+    for name, side in sorted(numbers.sides(part, common), key=lambda side: side[1].mean):
         if part.rule == "level":
             if side.interval(common.alpha)[1] < 0:
                 return "fails", f"outside the margin{_where(name, columns)}"

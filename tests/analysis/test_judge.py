@@ -116,6 +116,12 @@ def test_an_effect_too_small_to_name_fails_though_its_sign_is_sure():
     assert judged.p < 0.001
     assert (judged.outcome, judged.reason) == ("fails", "below the smallest effect, 0.005")
     assert alone("above", numbers(gain=x(0.002, 0.001)), smallest=0.0).outcome == "holds"
+    # What lies wholly below 0 is called so.
+    assert alone("above", numbers(gain=x(-0.02))).reason == "below 0"
+
+
+def test_the_reason_names_the_worst_column():
+    assert alone("all_above", numbers(bad=x(-0.02), worst=x(-0.03))).reason == "below 0: worst"
 
 
 @pytest.mark.parametrize(
