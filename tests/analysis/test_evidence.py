@@ -446,3 +446,13 @@ def test_equation_15_room_and_prediction(small):
     assert values(evidence.inequality_room(study, "text", SEEDS)) == [0.4] * 3
     expected = np.round([0.0, np.log(2), np.log(0.01)], 9).tolist()  # a slope below .01 counts as .01
     assert values(evidence.prediction_slope(study, "text", SEEDS)) == expected
+
+
+def test_measurements_of_an_earlier_version_or_of_other_seeds_are_named(small):
+    old = pd.DataFrame({"run": ["moe_main"], "role": ["grid"], "metric": ["loss"], "value": [1.0]})
+    small.table("figure_8", "landscape", old)
+    with pytest.raises(Missing, match="figure_8: landscape.csv is of an earlier version"):
+        evidence.farther_share(Study(small.root), "text", SEEDS)
+    small.table("figure_8", "landscape", old.assign(seed=2))
+    with pytest.raises(Missing, match="figure_8: no landscape of moe_main seed 3"):
+        evidence.farther_share(Study(small.root), "text", [3])

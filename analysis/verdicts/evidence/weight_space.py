@@ -24,9 +24,11 @@ def _of_seed(study: Study, experiment: str, name: str, seed: int) -> pd.DataFram
     """Rows of a measurement's table for one seed of the main run.
 
     Raises:
-        Missing: when there are none.
+        Missing: when there are none, or the table is of the first protocol, which knew no seeds, lines or windows.
     """
     table = study.measurement(experiment, name)
+    if "seed" not in table:
+        raise Missing(f"{experiment}: {name}.csv is of an earlier version, without seeds; measure it again")
     table = table[(table["run"] == _RUN) & (table["seed"] == seed)]
     if table.empty:
         raise Missing(f"{experiment}: no {name} of {_RUN} seed {seed}")
@@ -42,8 +44,6 @@ def farther_share(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFr
 
     def of(seed: int) -> dict[str, float]:
         table = _of_seed(study, "figure_8", "landscape", seed)
-        if "along" not in table:
-            raise Missing("figure_8: landscape.csv has no lines to the optimum; measure it again")
         table = table[table["metric"] == _LOSS]
         optimum = table.loc[table["role"] == "optimum", "value"]
         distance = table[table["role"] == "line"].groupby("tokens")["value"].mean()
@@ -58,8 +58,6 @@ def farther_share(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFr
 def _windows(study: Study, seed: int) -> list[dict[str, float]]:
     terms = _of_seed(study, "equation_15", "curvature_terms", seed)
     losses = _of_seed(study, "equation_15", "curvature_losses", seed)
-    if "what" not in losses:
-        raise Missing("equation_15: curvature_losses.csv knows no windows; measure it again")
     return [inequality(terms, losses, window) for window in windows(losses)]
 
 
