@@ -8,13 +8,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 
 from hydra import compose
 from omegaconf import DictConfig
 
 from pma.config import require_part, validate
-from pma.reproduce.experiment import RunSeed, all_experiments, measured_windows, recipes
+from pma.reproduce.experiment import Recipe, RunSeed, all_experiments, measured_seed, recipes, seeds_of
 from pma.run import is_fork
 
 
@@ -38,14 +37,14 @@ def runs_of(job: DictConfig, experiment: DictConfig) -> dict[RunSeed, float]:
     needed: dict[RunSeed, float] = {}
     for part in experiment.parts:
         for run in part.runs:
-            for seed in job.seeds:
+            for seed in seeds_of(job, part):
                 until = max(part.points) if part.points else float("inf")
                 needed[run, seed] = max(needed.get((run, seed), 0.0), until)
+    seed = measured_seed(job)
     for measurement in experiment.measurements:
-        for seed in job.seeds:
-            needed[measurement.run, seed] = max(needed.get((measurement.run, seed), 0.0), measurement.end)
-            if measurement.reference is not None:
-                needed[measurement.reference, seed] = float("inf")
+        needed[measurement.run, seed] = max(needed.get((measurement.run, seed), 0.0), measurement.end)
+        if measurement.reference is not None:
+            needed[measurement.reference, seed] = float("inf")
     return needed
 
 
@@ -139,11 +138,11 @@ def windows_read(
         for part in experiment.parts:
             for recipe in recipes(part, interval):
                 for run in part.runs:
-                    for seed in job.seeds:
+                    for seed in seeds_of(job, part):
                         _add_window(reads, configs, (run, seed), recipe.window)
         for m in experiment.measurements:
-            for seed, window in product(job.seeds, measured_windows(m, interval)):
-                _add_window(reads, configs, (m.run, seed), window.window)
+            window = Recipe("sma", m.n, round(m.interval * interval), round(m.end * interval)).window
+            _add_window(reads, configs, (m.run, measured_seed(job)), window)
     return reads
 
 
