@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from drawing.scores import pick, scores
+from drawing.scores import AVERAGE_BITS, Z95, pick, scores
 from formats import millions, quantity, rate
 from records import Study
 from verdicts.tables import markdown_table
 
-_BITS = {"task": "average", "metric": "bits_per_byte"}
-_Z = 1.96  # standard errors to each side of a 95 % interval
 _METHODS = {"sma": "SMA (all alike)", "wma": "WMA (linear)", "ema_0.2": "EMA(0.2)", "ema_0.1": "EMA(0.1)"}
 
 
@@ -30,7 +28,7 @@ def choosing_blocks(study: Study) -> dict[str, str]:
 
 
 def _gain(row: Any) -> str:
-    return f"{row.gain:+.3f} ± {_Z * row.gain_error:.3f}"
+    return f"{row.gain:+.3f} ± {Z95 * row.gain_error:.3f}"
 
 
 def _points(table: pd.DataFrame) -> list[str]:
@@ -57,23 +55,18 @@ def _grid(table: pd.DataFrame, rows: Sequence[tuple[list[str], dict[str, Any]]])
 
 def windows(study: Study) -> str:
     """Figure 5: the gain for every N and V at four points of training."""
-    table = pick(scores(study, "figure_5"), method="sma", **_BITS)
+    table = pick(scores(study, "figure_5"), method="sma", **AVERAGE_BITS)
     unit = study.config("moe_main")["scale"]["merge_interval"]
     settings = sorted({(int(n), int(v)) for n, v in zip(table["n"], table["interval"], strict=True)})
     settings.sort(key=lambda setting: ((setting[0] - 1) * setting[1], setting))
     rows = [([str(n), f"{v / unit:g} V", quantity((n - 1) * v)], {"n": n, "interval": v}) for n, v in settings]
-    header = [
-        "N",
-        "apart",
-        "window, tokens",
-        *(f"at {millions(tokens)}" for tokens in sorted(table["tokens"].unique())),
-    ]
+    header = ["N", "apart", "window, tokens", *_points(table)]
     return "\n".join(markdown_table(header, _grid(table, rows)))
 
 
 def methods(study: Study) -> str:
     """Figure 4: the gain of every method at four points of training."""
-    table = pick(scores(study, "figure_4"), **_BITS)
+    table = pick(scores(study, "figure_4"), **AVERAGE_BITS)
     table = table[table["method"].isin(_METHODS)]
     rows = [([words], {"method": method}) for method, words in _METHODS.items()]
     header = ["weights", *_points(table)]
@@ -82,7 +75,7 @@ def methods(study: Study) -> str:
 
 def rates(study: Study) -> str:
     """The learning-rate study: gain and score at the end, for every peak rate."""
-    table = pick(scores(study, "learning_rate"), **_BITS)
+    table = pick(scores(study, "learning_rate"), **AVERAGE_BITS)
     end = table["tokens"].max()
     rows = []
     for run in table["run"].unique():

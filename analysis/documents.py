@@ -62,12 +62,12 @@ def differences(root: Path, blocks: Mapping[str, Blocks]) -> list[str]:
     Raises:
         ValueError: when a document or a marker is missing.
     """
-    found = []
+    drift = []
     for path, text in written(root, blocks).items():
         old = path.read_text(encoding="utf-8").splitlines()
         lines = difflib.unified_diff(old, text.splitlines(), lineterm="", n=0)
-        found += [f"{path}: {line}" for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
-    return found
+        drift += [f"{path}: {line}" for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
+    return drift
 
 
 def _split(path: Path, text: str, name: str) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from records import ROOT, Study, configured_experiments
 
 from pma.cli import quiet_libraries
-from pma.words import print_next, short
+from pma.words import experiment_title, print_next, short
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out-dir", type=Path, default=ROOT / "analysis" / "out")
     options = parser.parse_args()
     quiet_libraries()  # before matplotlib is imported, which may have to look for fonts
-    from drawing.find import describe, title_of
+    from drawing.find import describe
     from drawing.picture import save
 
     part = Path(options.scale) / "published" if options.published else Path(options.scale)
@@ -46,7 +46,7 @@ def main() -> None:
         try:
             save(describe(study, name), out, name)
             drawn.append(name)
-            print(f"{title_of(name)}: {short(out / name)}.png and .pdf", flush=True)
+            print(f"{experiment_title(name)}: {short(out / name)}.png and .pdf", flush=True)
         except ValueError as error:  # the others can still be drawn
             failed.append(f"{name}: {error}")
     if failed and options.available:

@@ -8,12 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from drawing.scores import pick, scores
+from drawing.scores import AVERAGE_BITS, Z95, pick, scores
 from formats import quantity
 from records import Study
-
-_BITS = {"task": "average", "metric": "bits_per_byte"}
-_Z = 1.96  # standard errors to each side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Effect:
 
 
 def _effect(row: Any) -> Effect:
-    error = _Z * row.gain_error
+    error = Z95 * row.gain_error
     return Effect(row.gain, row.gain - error, row.gain + error, int(row.tokens), int(row.n), int(row.interval))
 
 
@@ -51,7 +48,8 @@ class Finding:
 
     Args:
         merged: the default merge (N = 10, V) at the end of the run.
-        widest: the merge of Figure 5 that saves most there.
+        best_late: the merge of Figure 5 that saves most there.
+        windows: how many merges, each of another N or V, were tried there.
         annealed: bits per byte that the annealed fork saves at the end.
         early: the default merge at the first point of Figure 5.
         best_early: the merge of Figure 5 that is best at the first point.
@@ -62,7 +60,8 @@ class Finding:
     """
 
     merged: Effect
-    widest: Effect
+    best_late: Effect
+    windows: int
     annealed: float
     early: Effect
     best_early: Effect
@@ -103,9 +102,10 @@ class Finding:
         )
         best = "saves" if self.best_early.saved >= 0 else "costs"
         return (
-            f"Late in training, a wide window is best: N = {self.widest.n} snapshots, {quantity(self.widest.interval)} "
-            f"tokens apart, save {self.widest.text()} at {quantity(end)} tokens.",
-            f"Early in training, merging can hurt: at {quantity(early)} tokens {loss}; the least harmful one (N = "
+            f"Late in training, the best of {self.windows} windows is N = {self.best_late.n} snapshots, "
+            f"{quantity(self.best_late.interval)} tokens apart: they save {self.best_late.text()} at {quantity(end)} "
+            "tokens.",
+            f"Early in training it is otherwise: at {quantity(early)} tokens {loss}; the best merge there (N = "
             f"{self.best_early.n}) {best} {abs(self.best_early.saved):.3f}.",
             "Before you trust a merge, score it beside the last snapshot on held-out text: it costs no training.",
         )
@@ -117,7 +117,7 @@ def finding(study: Study) -> Finding:
     Raises:
         Missing: when the records of Figure 3 or 5 are not there.
     """
-    fork, windows = (pick(scores(study, name), **_BITS) for name in ("figure_3", "figure_5"))
+    fork, windows = (pick(scores(study, name), **AVERAGE_BITS) for name in ("figure_3", "figure_5"))
     end = int(fork["tokens"].max())
     constant = pick(fork, run="moe_main", method="last", tokens=end)
     annealed = pick(fork, run="annealed_moe_main", method="last", tokens=end)
@@ -128,7 +128,8 @@ def finding(study: Study) -> Finding:
     config = study.config("moe_main")
     return Finding(
         merged=_effect(merged),
-        widest=_effect(late.loc[late["gain"].idxmax()]),
+        best_late=_effect(late.loc[late["gain"].idxmax()]),
+        windows=len(late),
         annealed=float(constant["value"].iloc[0] - annealed["value"].iloc[0]),
         early=_effect(pick(early, n=merged["n"], interval=merged["interval"]).iloc[0]),
         best_early=_effect(early.loc[early["gain"].idxmax()]),

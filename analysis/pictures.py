@@ -21,6 +21,7 @@ from drawing.front import LOOKS, front
 from drawing.picture import svg
 from figures.figure_3 import average
 from records import ROOT, Study
+from verdicts.decide import published_scales
 
 from pma.config import hash_json
 from pma.files import write_text
@@ -28,13 +29,8 @@ from pma.words import short
 
 FIGURES = ROOT / "docs" / "figures"
 FRONT = "figure_3"  # the README shows its average
-_DRAWN = (
-    "title",
-    "blocks",
-    "size",
-    "caption",
-    "xlabel",
-)  # of a figure; its other fields are for the page and for files
+# Of a figure; its other fields are for the page and for files.
+_DRAWN = ("title", "blocks", "size", "caption", "xlabel")
 _DIGITS = 9  # after the point: the last ones depend on the processor
 
 
@@ -86,7 +82,7 @@ def pictures(study: Study, folder: Path) -> dict[Path, Figure | Panel]:
 
 def published(runs_dir: Path) -> list[Study]:
     """The published records, by scale."""
-    return [Study(path) for path in sorted(runs_dir.glob("*/published")) if path.is_dir()]
+    return [Study(runs_dir / scale / "published") for scale in published_scales(runs_dir)]
 
 
 def write(runs_dir: Path, folder: Path) -> list[Path]:
@@ -123,8 +119,8 @@ def stale(runs_dir: Path, folder: Path) -> list[str]:
 
 def made_from(path: Path) -> str:
     """The hash that a picture carries; empty where it carries none."""
-    found = re.search(r"<dc:source>(\w+)</dc:source>", path.read_text(encoding="utf-8"))
-    return found[1] if found else ""
+    match = re.search(r"<dc:source>(\w+)</dc:source>", path.read_text(encoding="utf-8"))
+    return match[1] if match else ""
 
 
 def main() -> None:

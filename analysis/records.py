@@ -143,6 +143,14 @@ class Study:
         except (Missing, KeyError):
             return float("nan")
 
+    def training_seconds(self) -> float:
+        """Seconds that all finished runs took, as if one after the other."""
+        return float(sum(self.manifest(folder)["seconds"] for folder in self.run_folders()))
+
+    def scoring_seconds(self) -> float:
+        """Seconds of merging and scoring of all experiments."""
+        return float(sum(self.manifest(name)["seconds"] for name in self.experiments()))
+
     # ---- runs
 
     def run_folders(self) -> list[str]:

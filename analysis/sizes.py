@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from formats import quantity
 from records import Study
 
+from pma.words import size_label, size_name
+
 
 @dataclass(frozen=True)
 class Size:
@@ -32,16 +34,16 @@ class Size:
     @property
     def name(self) -> str:
         """The real size: 576k MoE."""
-        return f"{quantity(self.total)} {'MoE' if self.kind == 'moe' else 'dense'}"
+        return size_name(self.kind, self.total)
 
     @property
     def label(self) -> str:
         """Real size first: 576k MoE, standing for 1.3B/13B."""
-        return f"{self.name}, standing for {self.stands_for}"
+        return size_label(self.kind, self.total, self.stands_for)
 
     @property
     def tick(self) -> str:
-        """The same in lines that fit under a bar: 0.58M, for 1.3B/13B."""
+        """The same in lines that fit under a bar: 576k, for, 1.3B/, 13B."""
         return f"{quantity(self.total)}\nfor\n{self.stands_for}".replace("/", "/\n")
 
 
@@ -72,8 +74,8 @@ def size_of(study: Study, run: str, seed: int = 0) -> Size:
 
 def by_size(study: Study, runs: Iterable[str]) -> dict[str, Size]:
     """The models of some runs, smallest first."""
-    found = {run: size_of(study, run) for run in runs}
-    return dict(sorted(found.items(), key=lambda item: item[1].total))
+    models = {run: size_of(study, run) for run in runs}
+    return dict(sorted(models.items(), key=lambda item: item[1].total))
 
 
 def label(study: Study, run: str) -> str:

@@ -49,10 +49,10 @@ def verify(runs_dir: Path, root: Path) -> list[str]:
         ValueError: when nothing is published, or a document lacks a marker.
     """
     decided = decide_published(runs_dir, load_rules())
-    found = differences(root, contents(runs_dir, decided))
+    drift = differences(root, contents(runs_dir, decided))
     for scale, decisions in decided.items():
-        found += table_differences(published_table(runs_dir, scale), result_table(decisions, scale))
-    return found
+        drift += table_differences(published_table(runs_dir, scale), result_table(decisions, scale))
+    return drift
 
 
 def main() -> None:
@@ -64,13 +64,13 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=SAMPLE, help="the published words of the W&B report")
     options = parser.parse_args()
     try:
-        found = verify(options.runs_dir, options.readme_path.parent)
-        found += stale(options.runs_dir, options.figures) + stale_sample(options.runs_dir, options.report)
+        drift = verify(options.runs_dir, options.readme_path.parent)
+        drift += stale(options.runs_dir, options.figures) + stale_sample(options.runs_dir, options.report)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     agreed = "README, docs, claims, pictures and report agree with the published records"
-    print("\n".join(found) if found else agreed)
-    sys.exit(bool(found))
+    print("\n".join(drift) if drift else agreed)
+    sys.exit(bool(drift))
 
 
 if __name__ == "__main__":

@@ -57,10 +57,10 @@ def publish(runs_dir: Path, out: Path, project: str, entity: str | None) -> str:
 
     online = mode_of("auto") == "online"
     entity = entity or (wr.Report(project=project).entity if online else "ENTITY")
-    made = report(stories(runs_dir), entity, project)
+    blocks = report(stories(runs_dir), entity, project)
     if online:
-        return made.save().url
-    write_text(out / "wandb-report.json", specification(made))
+        return blocks.save().url
+    write_text(out / "wandb-report.json", specification(blocks))
     write_text(out / "wandb-report.md", sample(runs_dir, out / "wandb-report.md"))
     return (
         f"not logged in to W&B: the report stands in {out / 'wandb-report.md'} and .json. To publish it: "

@@ -8,9 +8,6 @@ from records import ROOT, Study
 
 from drawing.description import Figure
 from drawing.plain import describe_plainly
-from pma.words import experiment_title as title_of
-
-__all__ = ["describe", "title_of"]
 
 
 def describe(study: Study, name: str) -> Figure:

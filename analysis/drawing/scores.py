@@ -16,6 +16,8 @@ from style import AXES, METRICS
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
 
 # What a score belongs to; seeds are averaged over, and gains are within a seed.
+Z95 = 1.96  # standard errors to each side of a 95 % interval
+AVERAGE_BITS = {"task": "average", "metric": "bits_per_byte"}  # the main score of a suite
 _AT = ["run", "seed", "tokens", "suite", "task", "metric"]
 _SETTING = ["method", "n", "interval"]
 _ERRORS = {"value": "error", "gain": "gain_error"}

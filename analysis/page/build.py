@@ -41,13 +41,13 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
     """The first screen, from the first scale that has the main run: finding, Figure 3's picture, advice."""
     for study in studies:
         try:
-            found, picture = finding(study), describe(study, "figure_3").lead[0]
+            result, picture = finding(study), describe(study, "figure_3").lead[0]
         except Missing:
             continue
-        number = Markup.escape(found.merged.text())
-        sentence = str(Markup.escape(found.sentence)).replace(number, f"<strong>{number}</strong>", 1)
+        number = Markup.escape(result.merged.text())
+        sentence = str(Markup.escape(result.sentence)).replace(number, f"<strong>{number}</strong>", 1)
         panel = shown(picture) | {"title": "", "legend": entries([picture])}
-        return {"sentence": Markup(sentence), "advice": found.advice, "panel": panel, "at": f"{study.scale}-figure_3"}
+        return {"sentence": Markup(sentence), "advice": result.advice, "panel": panel, "at": f"{study.scale}-figure_3"}
     return None
 
 
@@ -88,7 +88,7 @@ def build(runs_dir: Path) -> str:
         deviations=(points[:_FIRST_DEVIATIONS], points[_FIRST_DEVIATIONS:]),
         models=models,
         runs=rows,
-        total=f"{hours(sum(row['seconds'] for row in rows))} of training in all, one core each.",
+        total=f"{hours(sum(study.training_seconds() for study in studies))} of training in all, one core each.",
         bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js()),
         bokeh_version=bokeh.__version__,
     )

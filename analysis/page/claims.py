@@ -6,11 +6,12 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from drawing.find import title_of
 from formats import minutes
 from verdicts.decide import VERDICTS, Decision
 from verdicts.tables import count_text, estimate_text, headline, shortfall
 from verdicts.words import Words
+
+from pma.words import experiment_title
 
 
 def anchor(name: str, scale: str) -> str:
@@ -28,13 +29,13 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], plain: 
     claim, seconds, judged = decision.claim, decision.seconds, decision.judged
     tests = [
         {
-            "statistic": ("control: " if one.test.control else "") + plain(one.test.statistic),
-            "rule": one.test.rule,
-            "estimate": f"{estimate_text(one)} {one.test.unit}",
-            "count": count_text(one),
-            "outcome": one.outcome,
+            "statistic": ("control: " if judgement.test.control else "") + plain(judgement.test.statistic),
+            "rule": judgement.test.rule,
+            "estimate": f"{estimate_text(judgement)} {judgement.test.unit}",
+            "count": count_text(judgement),
+            "outcome": judgement.outcome,
         }
-        for one in judged
+        for judgement in judged
     ]
     return {
         "name": claim.name,
@@ -57,5 +58,5 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], plain: 
         "scale": scale,
         "cost": "" if math.isnan(seconds) else minutes(seconds),
         "tests": tests,
-        "figures": [(f"{scale}-{name}", title_of(name)) for name in claim.experiments if name in shown],
+        "figures": [(f"{scale}-{name}", experiment_title(name)) for name in claim.experiments if name in shown],
     }

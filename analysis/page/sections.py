@@ -13,7 +13,7 @@ import style
 from drawing import chart
 from drawing.curves import curve_panels
 from drawing.description import Bars, Block, Figure, Line, Panel, Table
-from drawing.find import describe, title_of
+from drawing.find import describe
 from drawing.plain import raw_and_merged
 from formats import minutes, quantity
 from markupsafe import Markup
@@ -24,6 +24,7 @@ from verdicts.decide import VERDICTS, Decision
 from page.claims import anchor
 from page.legend import entries, shared
 from page.paper import beside
+from pma.words import experiment_title
 
 _TASKS = ("four axes", "held-out text")  # what a panel's y label may begin with, on a line of its own
 _DASHES = ("-", "--", ":")
@@ -145,6 +146,7 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
         Missing: when a part of its records is not there.
     """
     manifest, figure, scale = study.manifest(name), describe(study, name), study.scale
+    title = experiment_title(name)
     first, more, every = _groups(study, name, figure)
     folders = sorted(manifest["runs"])
     runs = {folder.rpartition("-seed")[0] for folder in folders}
@@ -153,8 +155,8 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
     values += [_table(table) for table in figure.tables if table.of_paper and figure.panels]
     return {
         "id": f"{scale}-{name}",
-        "short": title_of(name).replace("Figure ", "Fig. ") + ("" if scale == "cpu" else f" {scale}"),
-        "heading": f"{title_of(name)}: {manifest['experiment']['title']}" + ("" if scale == "cpu" else f" ({scale})"),
+        "short": title.replace("Figure ", "Fig. ") + ("" if scale == "cpu" else f" {scale}"),
+        "heading": f"{title}: {manifest['experiment']['title']}" + ("" if scale == "cpu" else f" ({scale})"),
         "scale": scale,
         "see": figure.see,
         "models": models_text([model for model in sizes(study) if runs & set(model.runs)]),

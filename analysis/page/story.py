@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drawing.find import describe, title_of
+from drawing.find import describe
 from finding import finding
 from formats import hours, quantity
 from records import Missing, Study
@@ -16,7 +16,8 @@ from verdicts.rules import load_rules
 from verdicts.tables import counts_text, headline, markdown_table, shortfall
 from verdicts.words import plain_words
 
-from page.sections import command_of, run_rows
+from page.sections import command_of
+from pma.words import experiment_title
 
 SUMMARY = "Model Merging in Pre-training of Large Language Models (arXiv 2505.12082): what of it holds here."
 _SAMPLE = (
@@ -92,11 +93,11 @@ def _story(study: Study, decisions: Sequence[Decision], scale: str) -> Story:
 
 def _finding(study: Study, scale: str) -> Part:
     try:
-        found = finding(study)
+        result = finding(study)
     except Missing as error:
         return Part(1, f"Finding{scale}", f"There is none yet: {error}.")
-    advice = "\n".join(f"- {point}" for point in found.advice)
-    return Part(1, f"Finding{scale}", f"{_WORDS}\n\n{found.sentence}\n\n{advice}", "figure_3")
+    advice = "\n".join(f"- {point}" for point in result.advice)
+    return Part(1, f"Finding{scale}", f"{_WORDS}\n\n{result.sentence}\n\n{advice}", "figure_3")
 
 
 def _figure(study: Study, name: str, decisions: Sequence[Decision]) -> Part:
@@ -109,7 +110,7 @@ def _figure(study: Study, name: str, decisions: Sequence[Decision]) -> Part:
             )
             lines.append(f"- **{claim.name}, {decision.verdict}.** {claim.text}.{number}")
     lines = lines or ["It decides no claim."]
-    title = f"{title_of(name)}: {study.manifest(name)['experiment']['title']}"
+    title = f"{experiment_title(name)}: {study.manifest(name)['experiment']['title']}"
     text = "\n".join([*lines, "", f"Made by `{command_of(name, study.scale)}`."])
     return Part(2, title, text, name, True, describe(study, name).caption)
 
@@ -125,13 +126,10 @@ def _verdicts(study: Study, decisions: Sequence[Decision]) -> str:
 
 
 def _cost(study: Study) -> str:
-    rows = run_rows(study)
-    training = hours(sum(row["seconds"] for row in rows))
-    names = study.experiments()
-    scoring = hours(sum(study.manifest(name)["seconds"] for name in names))
+    training, scoring = hours(study.training_seconds()), hours(study.scoring_seconds())
     return (
-        f"{len(rows)} training runs took {training} of training, one core each. Merging and scoring for "
-        f"{len(names)} figures took {scoring} on two cores."
+        f"{len(study.run_folders())} training runs took {training} of training, one core each. Merging and scoring for "
+        f"{len(study.experiments())} figures took {scoring} on two cores."
     )
 
 
@@ -155,14 +153,14 @@ def _conclusion(study: Study, decisions: Sequence[Decision]) -> str:
 # ---- Markdown
 
 
-def markdown(title: str, told: Sequence[Story], figures: str) -> str:
+def markdown(title: str, scales: Sequence[Story], figures: str) -> str:
     """The report for a reader without W&B.
 
     Args:
         figures: the folder of the published pictures, as a relative link.
     """
     blocks = [f"# {title}", f"{SUMMARY} {_SAMPLE}"]
-    for story in told:
+    for story in scales:
         for part in story.parts:
             if part.curves:  # they stand in W&B alone
                 continue

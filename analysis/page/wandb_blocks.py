@@ -7,20 +7,20 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 from drawing.curves import CURVES
-from drawing.find import title_of
 from records import Study
 
 from page.build import TITLE
 from page.story import SUMMARY, Part, Story
+from pma.words import experiment_title
 
 _BITS = ".*/average/bits_per_byte/.*"
 _OF_CURVES = {"figure_6": ("loss",), "figure_7": ("gradient_norm", "loss")}  # figures that show curves, and which
 
 
-def report(told: Sequence[Story], entity: str, project: str) -> wr.Report:
+def report(stories: Sequence[Story], entity: str, project: str) -> wr.Report:
     """The report; nothing is sent."""
     blocks: list[Any] = [wr.TableOfContents()]
-    for story in told:
+    for story in stories:
         for part in story.parts:
             blocks += [wr.H1(part.title) if part.level == 1 else wr.H2(part.title), wr.MarkdownBlock(part.text)]
             blocks += _panels(story.study, part)
@@ -36,7 +36,7 @@ def _panels(study: Study, part: Part) -> list[wr.PanelGrid]:
     runsets, panels = [], []
     if part.picture:
         runsets.append(wr.Runset(name="picture", filters=f"Group == '{name}' and JobType == 'analysis'"))
-        panels.append(wr.MediaBrowser(title=title_of(name), media_keys=[name]))
+        panels.append(wr.MediaBrowser(title=experiment_title(name), media_keys=[name]))
     if name and study.has(name, "records.csv"):
         runsets.append(wr.Runset(name="scores", filters=f"Group == '{name}' and JobType == 'eval'"))
         panels.append(wr.LinePlot(title="bits per byte, raw and merged", x="tokens", metric_regex=_BITS))
@@ -63,7 +63,7 @@ def _training(study: Study) -> list[wr.Runset]:
         own = set(study.manifest(name)["runs"]) - taken
         taken |= own
         if own:
-            runsets.append(_runs(title_of(name), own))
+            runsets.append(_runs(experiment_title(name), own))
     return runsets
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from drawing.find import title_of
 from formats import minutes
 from pictures import picture
 from records import Study
 
+from pma.words import experiment_title
 from verdicts.decide import Decision
 from verdicts.tables import count_text, counts_text, estimate_text, markdown_table
 from verdicts.words import Words, plain_words
@@ -65,7 +65,7 @@ def _numbers(scale: str, decision: Decision, study: Study, plain: Words) -> str:
     )
     cost = f"Records: {folders}. They took {minutes(decision.seconds)} of training, merging and scoring."
     shown = "\n\n".join(
-        f"![{title_of(name)} from our records, scale {scale}]({picture(Path('figures'), scale, name).as_posix()})"
+        f"![{experiment_title(name)}, scale {scale}]({picture(Path('figures'), scale, name).as_posix()})"
         for name in decision.claim.experiments
         if (study.root / name).is_dir()
     )

@@ -38,14 +38,13 @@ def blocks(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Stud
 
 def finding_block(study: Study) -> str:
     """The finding in one sentence, and what follows from it."""
-    found = finding(study)
-    return "\n".join([f"**{found.sentence}**", "", *(f"- {sentence}" for sentence in found.advice)])
+    result = finding(study)
+    return "\n".join([f"**{result.sentence}**", "", *(f"- {sentence}" for sentence in result.advice)])
 
 
 def cost_block(study: Study) -> str:
     """What the published records took."""
-    training = sum(study.manifest(folder)["seconds"] for folder in study.run_folders()) / 60
-    scoring = sum(study.manifest(experiment)["seconds"] for experiment in study.experiments()) / 60
+    training, scoring = (seconds / 60 for seconds in (study.training_seconds(), study.scoring_seconds()))
     return (
         f"The published records took {training:.0f} minutes of training, one core a run, and {scoring:.0f} minutes of "
         f"merging and scoring."

@@ -43,9 +43,14 @@ def experiment_title(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def model_label(model: DictConfig, parameters: int) -> str:
+def size_name(kind: str, parameters: int) -> str:
+    """A model by its real size: `576k MoE`, `182k dense`."""
+    return f"{quantity(parameters)} {'MoE' if kind == 'moe' else kind}"
+
+
+def size_label(kind: str, parameters: int, stands_for: str) -> str:
     """A model by its real size first: `576k MoE, standing for 1.3B/13B`."""
-    return f"{quantity(parameters)} {'MoE' if model.kind == 'moe' else model.kind}, standing for {model.stands_for}"
+    return f"{size_name(kind, parameters)}, standing for {stands_for}"
 
 
 def run_in_words(cfg: DictConfig) -> str:

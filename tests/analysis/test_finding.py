@@ -27,7 +27,7 @@ def test_the_finding_is_what_the_records_say(study: Study) -> None:
     assert found.annealed == pytest.approx(last - score("annealed_moe_main", "last"))
     assert found.merged.low < found.merged.saved < found.merged.high
     assert f"{found.merged.saved:.3f}" in found.sentence and f"{found.annealed:.3f}" in found.sentence
-    assert found.early.saved <= found.best_early.saved and found.widest.saved >= found.merged.saved
+    assert found.early.saved <= found.best_early.saved and found.best_late.saved >= found.merged.saved
 
 
 def test_models_are_called_by_their_real_size_first(study: Study) -> None:

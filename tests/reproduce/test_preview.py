@@ -27,7 +27,7 @@ def test_lines_say_how_far_training_is(compose_job, tmp_path, monkeypatch, capsy
     configs = required(job, [job.experiment])
     for cfg in configs.values():
         run_folder(cfg).mkdir(parents=True)
-    monkeypatch.setattr("pma.reproduce.bar._SECONDS", -1)
+    monkeypatch.setattr("pma.reproduce.bar.LINE_SECONDS", -1)
     bar, (main, fork) = TrainingBar(configs), configs
     metrics = run_folder(configs[main]) / "metrics.jsonl"
     for tokens, words in ((51_200, "43 % trained"), (configs[main].stop, "86 % trained")):

@@ -17,7 +17,7 @@ from pma.reproduce.progress import missing_tokens
 from pma.run import run_folder
 from pma.words import count, duration, quantity
 
-_SECONDS = 30  # between two lines
+LINE_SECONDS = 30  # between two lines, where the output is no terminal
 
 
 class TrainingBar:
@@ -49,7 +49,7 @@ class TrainingBar:
         self._bar.set_postfix_str(", ".join(texts), refresh=False)
         self._bar.update(done - self._bar.n)
         now = time.perf_counter()
-        if not self._terminal and done and now - self._said > _SECONDS:
+        if not self._terminal and done and now - self._said > LINE_SECONDS:
             self._said, speed = now, done / (now - self._began)
             print(
                 f"  {100 * done / self._total:.0f} % trained, {quantity(speed)} tokens/s, about "

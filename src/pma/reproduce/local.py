@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pma.device import cpu_threads
-from pma.reproduce.bar import TrainingBar
+from pma.reproduce.bar import LINE_SECONDS, TrainingBar
 from pma.reproduce.clock import Clock
 from pma.reproduce.experiment import RunSeed, merges_of
 from pma.reproduce.measure import measure
@@ -21,7 +21,6 @@ from pma.reproduce.train_run import train_run
 from pma.words import experiment_title
 
 _LOOK_SECONDS = 1.0  # between two looks at how far the runs are
-_LINE_SECONDS = 30  # between two lines on scoring
 
 
 class LocalProcesses:
@@ -84,7 +83,7 @@ class LocalProcesses:
                 scored.append(
                     score_merges(self._job, cfg, merges, self._suites, self._clock, experiment_title(experiment.name))
                 )
-                if time.perf_counter() - said > _LINE_SECONDS:
+                if time.perf_counter() - said > LINE_SECONDS:
                     said = time.perf_counter()
                     print(f"  {experiment_title(experiment.name)}: {cfg.run_id} scored", flush=True)
             yield experiment, scored

@@ -12,7 +12,7 @@ from pma.model.build import ParameterCounts, flops_per_token, parameter_counts
 from pma.reproduce.cost import SNAPSHOT_BYTES, training_seconds
 from pma.reproduce.experiment import RunSeed, recipes, seeds_of
 from pma.reproduce.progress import missing_tokens
-from pma.words import count, disk_size, duration, experiment_title, model_label, quantity, run_in_words, wrapped
+from pma.words import count, disk_size, duration, experiment_title, quantity, run_in_words, size_label, wrapped
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _left(cfg: DictConfig, gpu: bool) -> _Left:
     flops = flops_per_token(cfg.model, cfg.scale.sequence_length)
     label = run_in_words(cfg)
     if cfg.init.parent.run is None:  # else the model is that of the run that it starts from
-        label = f"{model_label(cfg.model, counts.total)}, {label}"
+        label = f"{size_label(cfg.model.kind, counts.total, cfg.model.stands_for)}, {label}"
     seconds = training_seconds(cfg.model.kind, flops, tokens, gpu)
     return _Left(tokens, seconds, _megabytes(cfg, tokens, counts), label)
 

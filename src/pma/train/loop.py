@@ -31,7 +31,7 @@ from pma.train.schedule import learning_rate
 from pma.train.start import check, resume
 from pma.train.stop import REQUEUE, StopRequest
 from pma.train.world import World, is_first, process_count
-from pma.words import duration, model_label, run_in_words
+from pma.words import duration, run_in_words, size_label
 
 
 def train(cfg: DictConfig, quiet: bool = False) -> Path:
@@ -83,7 +83,7 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
         complete = partial(manifest.complete_snapshot, tokens)
         world.save_snapshot(snapshot_dir(folder, tokens), t.snapshot_dtype, complete)
 
-    label = model_label(cfg.model, sum(parameter.numel() for parameter in parameters))
+    label = size_label(cfg.model.kind, sum(p.numel() for p in parameters), cfg.model.stands_for)
     goal = f"from {start:,} to {end:,} tokens" if start else f"to {end:,} tokens"
     world.print(f"{cfg.run_id}: {label}; {run_in_words(cfg)}, {goal}, in {folder}")
 
