@@ -53,7 +53,7 @@ def named(block: Block) -> dict[int, Panel]:
 
     In a picture a row shares the label of its first panel, and a column the title of its upper one.
     """
-    found: dict[int, Panel] = {}
+    panels: dict[int, Panel] = {}
     above: dict[int, str] = {}
     for row in block.rows:
         first = next((part.ylabel for part in row if isinstance(part, Panel)), "")
@@ -72,8 +72,8 @@ def named(block: Block) -> dict[int, Panel]:
             title += f", {task}" if task in _TASKS else ""
             # Bars of gains reach to zero; a picture leaves room under them for their numbers.
             ylim = (None, None) if panel.levels and isinstance(panel.series[0], Bars) else panel.ylim
-            found[id(panel)] = replace(panel, title=title or " ".join(ylabel.split()), ylabel=ylabel, ylim=ylim)
-    return found
+            panels[id(panel)] = replace(panel, title=title or " ".join(ylabel.split()), ylabel=ylabel, ylim=ylim)
+    return panels
 
 
 def _group(heading: str, panels: Sequence[Panel]) -> dict[str, Any]:
