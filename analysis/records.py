@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ class Study:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._tables: dict[Path, pd.DataFrame] = {}
+        self._configs: dict[Path, dict[str, Any]] = {}
 
     @property
     def scale(self) -> str:
@@ -168,7 +170,10 @@ class Study:
         Raises:
             Missing: when it is not there.
         """
-        return yaml.safe_load(self.file(f"{run}-seed{seed}", "config.yaml").read_text(encoding="utf-8"))
+        path = self.file(f"{run}-seed{seed}", "config.yaml")
+        if path not in self._configs:  # parsing is slow, and every figure asks for sizes
+            self._configs[path] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return copy.deepcopy(self._configs[path])
 
     def parameters(self, run: str) -> int:
         """Total parameters of a run's model.
