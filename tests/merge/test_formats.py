@@ -94,6 +94,7 @@ state["model"]["columns"] = distribute_tensor(columns, mesh, [Shard(1)])
 checkpoint.save(state, checkpoint_id=sys.argv[1])
 if dist.get_rank() == 0:
     torch.save({**expected, "columns": columns}, sys.argv[1] + ".pt")
+dist.barrier()  # a process that leaves while the other still works can abort it
 dist.destroy_process_group()
 """
 
@@ -104,7 +105,7 @@ def test_a_checkpoint_that_fsdp_saved_on_two_processes_is_read_whole(tmp_path):
     done = subprocess.run(
         [*command, tmp_path / "save.py", tmp_path / "dcp"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-8000:]
     expected = torch.load(tmp_path / "dcp.pt", weights_only=True)
     assert len(list((tmp_path / "dcp").glob("*.distcp"))) == 2
     out = pma.merge([tmp_path / "dcp"] * 2, tmp_path / "out", prefix="model.")  # sharded by rows, and one by columns
