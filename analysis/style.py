@@ -41,6 +41,9 @@ class Metric:
 METRICS = {
     "acc": Metric("accuracy (%), higher is better", "gain (points)", ".1f", 100, 1),
     "bits_per_byte": Metric("bits per byte, lower is better", "gain (bits per byte saved)", ".3f", 1, -1),
+    "choice": Metric(
+        "bits of the right choice, lower is better", "gain (bits of the right choice saved)", ".3f", 1, -1
+    ),
 }
 
 

@@ -109,7 +109,7 @@ def test_at_gpu_scale_runs_keep_the_snapshots_that_any_experiment_reads():
                 for recipe in recipes(part, job.scale.merge_interval):
                     assert set(recipe.window) <= kept(all_configs[run, 0]), (experiment.name, run, recipe)
     main = all_configs["moe_main", 0]
-    assert len(main.train.snapshots_at) < 0.4 * main.train.total_tokens / main.train.snapshot_interval
+    assert len(main.train.snapshots_at) < 0.7 * main.train.total_tokens / main.train.snapshot_interval
 
 
 def positions(configs, cfg) -> set[int]:
@@ -180,3 +180,11 @@ def test_identity_is_the_science_alone():
 def test_slurm_launcher_composes():
     cfg = compose("config", ["hydra/launcher=slurm"], return_hydra_config=True)
     assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")
+
+
+def test_a_model_trains_at_its_own_rate_where_the_scale_names_one():
+    def rate(*overrides: str) -> float:
+        return compose("config", ["scale=smoke", "+scale.peak_lrs={dense_2b: 0.5}", *overrides]).schedule.peak_lr
+
+    assert rate("run=dense_2b") == 0.5 and rate("run=dense_8b") == rate("run=moe_main") != 0.5
+    assert rate("run=lr_double") == 2 * rate("run=dense_411m")

@@ -1,26 +1,24 @@
-"""The verdict of each claim, from the outcomes of its tests."""
+"""From the records of a scale to the verdict of each claim, part by part."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from records import Missing, Study
 
-from verdicts import across_runs, along_run, curves, weight_space
-from verdicts.rules import Claim, Judged, Rules, Test, judge
-from verdicts.sample import Sample
+from verdicts.judge import VERDICTS as VERDICTS
+from verdicts.judge import Evidence, Judged, Numbers, judge, verdict_of
+from verdicts.rules import Claim, Common, Part, Rules, evidence_functions
 
-REPLICATED, PARTLY, NOT, NOT_TESTABLE, NOT_RUN = VERDICTS = (
-    "replicated",
-    "partly",
-    "not replicated",
-    "not testable here",
-    "not run",
-)
-_SHOWN_TESTS = 3  # in a sentence
+SECOND_MEASURES = ("tasks", "choice")  # that a part on text is computed on too
+_DIGITS = 9  # below these, differences are rounding
+Functions = Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -29,88 +27,182 @@ class Decision:
 
     claim: Claim
     verdict: str
-    why: str = ""  # of a claim without tests
-    judged: tuple[Judged, ...] = ()
+    why: str = ""  # of a claim without outcomes: what was tried, or which record is missing
+    parts: tuple[Judged, ...] = ()
     seconds: float = math.nan  # what its records took
 
     @property
     def counted(self) -> list[Judged]:
-        """The tests that take part in the verdict."""
-        return [judged for judged in self.judged if judged.counted]
+        """The parts that take part in the verdict."""
+        return [judged for judged in self.parts if judged.counted]
 
     @property
-    def held(self) -> int:
-        """How many of them hold."""
-        return sum(judged.outcome == "holds" for judged in self.counted)
-
-    @property
-    def sentence(self) -> str:
-        """What the records say, in words."""
-        if not self.judged:
-            return f"{self.claim.text}: {self.verdict}: {self.why}."
-        parts = [f"{self.held} of {len(self.counted)} tests hold"]
-        for outcome, word in (("fails", "Against it"), ("open", "Undecided")):
-            names = [judged.test.statistic for judged in self.counted if judged.outcome == outcome]
-            if names:
-                rest = len(names) - _SHOWN_TESTS
-                parts.append(f"{word}: {'; '.join(names[:_SHOWN_TESTS])}{f'; and {rest} more' if rest > 0 else ''}")
-        parts += self._control()
-        if any(judged.contradicted for judged in self.counted):
-            parts.append("Accuracy contradicts")
-        notes = dict.fromkeys(judged.test.note for judged in self.counted if judged.test.note)
-        return ". ".join([*parts, *notes]) + "."
-
-    def _control(self) -> list[str]:
-        outcomes = [judged.outcome for judged in self.judged if judged.test.control]
-        if not outcomes:
-            return []
-        control, held = self.claim.control, outcomes.count("holds")
-        text = f"Control, {control['what']}: {held} of {len(outcomes)} hold"
-        return [f"{text}: {control['if_all_hold']}" if held == len(outcomes) else text]
+    def outcomes(self) -> str:
+        """The counted parts in a few words: a holds, but tasks: -0.020 [-0.030, -0.010]; b fails."""
+        words = []
+        for judged in self.counted:
+            also = "".join(f", {contradiction.text}" for contradiction in judged.contradictions)
+            words.append(f"{judged.part.name} {_VERBS.get(judged.outcome, judged.outcome)}{also}")
+        return "; ".join(words)
 
 
-def verdict_of(tests: Sequence[Judged]) -> str:
-    """The verdict from the tests that count, by the rule at the head of claims.yaml."""
-    outcomes = [judged.outcome for judged in tests]
-    if all(outcome == "holds" for outcome in outcomes):
-        return PARTLY if any(judged.contradicted for judged in tests) else REPLICATED
-    if "holds" in outcomes:
-        return PARTLY
-    return NOT if "fails" in outcomes else NOT_TESTABLE
+_VERBS = {"open": "is open", "not run": "was not run"}
 
 
-def _evidence(name: str) -> Callable[..., list[Test]]:
-    modules = (across_runs, along_run, curves, weight_space)
-    return next(getattr(module, name) for module in modules if hasattr(module, name))
+@dataclass(frozen=True)
+class Decisions:
+    """All claims of a scale, in the order of claims.yaml."""
+
+    claims: tuple[Decision, ...]
+
+    def __iter__(self) -> Iterator[Decision]:
+        return iter(self.claims)
+
+    def __len__(self) -> int:
+        return len(self.claims)
+
+    def __getitem__(self, name: str) -> Decision:
+        return next(decision for decision in self.claims if decision.claim.name == name)
+
+    def seeds_table(self) -> pd.DataFrame:
+        """Every number that a verdict rests on, a row each: claim, part, column, seed, value.
+
+        Exploratory seeds stand there too. Where a margin is a share of another number, column `margin_of NAME` holds
+        that number of the same seed: x + share times it is what the t-test sees.
+        """
+        tables = [_rows(judged) for decision in self.claims for judged in decision.parts]
+        filled = [table for table in tables if len(table)]
+        columns = ["claim", "part", "column", "seed", "value"]
+        return pd.concat(filled, ignore_index=True)[columns] if filled else pd.DataFrame(columns=columns)
 
 
-def decide(root: Path, rules: Rules) -> list[Decision]:
-    """All claims from the records below `root`, in the order of claims.yaml.
+def _rows(judged: Judged) -> pd.DataFrame:
+    part, tables = judged.part, []
+    for numbers in (judged.evidence.exploratory, judged.evidence.numbers):
+        if numbers is not None:
+            values = numbers.values
+            if numbers.margin_of is not None:
+                values = values.assign(**{f"margin_of {part.margin_of}": numbers.margin_of})
+            long = values.rename_axis(index="seed").reset_index()
+            tables.append(long.melt("seed", var_name="column", value_name="value"))
+    if not tables:
+        return pd.DataFrame()
+    rows = pd.concat(tables, ignore_index=True).assign(claim=judged.claim, part=part.name)
+    order = {column: i for i, column in enumerate(dict.fromkeys(rows["column"]))}
+    return rows.sort_values(["column", "seed"], key=lambda s: s.map(order) if s.name == "column" else s)
 
-    A claim whose records are missing is not run; one that the records cannot speak of is not testable here.
+
+def decide(root: Path, rules: Rules, functions: Functions | None = None) -> Decisions:
+    """All claims from the records below `root`.
+
+    Args:
+        root: runs/SCALE or runs/SCALE/published.
+        rules: of claims.yaml.
+        functions: evidence by name; those of verdicts.evidence by default.
+
+    Raises:
+        ValueError: when the numbers of a part are not one row for each of the seeds asked for.
     """
-    study = Study(root)
-    sample = Sample(study, rules.common)
-    tests: dict[str, list[Test]] = {}
-    untested: dict[str, tuple[str, str]] = {}  # verdict, why
-    for claim in rules.claims:
-        try:
-            tests[claim.name] = _evidence(claim.evidence)(sample, **claim.settings)
-        except Missing as missing:
-            untested[claim.name] = NOT_RUN, str(missing)
-        except curves.NotTestable as reason:
-            untested[claim.name] = NOT_TESTABLE, str(reason)
-    everything = [test for of_claim in tests.values() for test in of_claim]
-    judged = iter(judge(everything, rules.common.alpha, bool(everything) and sample.accuracy_moves))
+    study, functions = Study(root), evidence_functions() if functions is None else functions
+    gathered = {claim.name: _gather(study, claim, rules.common, functions) for claim in rules.claims}
+    judged = iter(judge([evidence for parts in gathered.values() for evidence in parts], rules.common))
     decisions = []
     for claim in rules.claims:
-        if claim.name in untested:
-            decisions.append(Decision(claim, *untested[claim.name]))
-            continue
-        of_claim = tuple(next(judged) for _ in tests[claim.name])
-        verdict = verdict_of([j for j in of_claim if j.counted])
-        decisions.append(Decision(claim, verdict, judged=of_claim, seconds=study.cost(claim.experiments)))
-    return decisions
+        parts = tuple(next(judged) for _ in gathered[claim.name])
+        why = claim.tried or next((part.reason for part in parts if part.outcome == "not run"), "")
+        verdict = verdict_of(parts, claim.tried)
+        decisions.append(Decision(claim, verdict, why, parts, study.cost(claim.experiments)))
+    return Decisions(tuple(decisions))
+
+
+def trained_seeds(study: Study, experiments: Sequence[str]) -> set[int]:
+    """Seeds with which every run of these experiments was trained and recorded.
+
+    Raises:
+        Missing: when an experiment has no finished records.
+    """
+    by_run: dict[str, set[int]] = {}
+    for experiment in experiments:
+        for folder in study.manifest(experiment)["runs"]:
+            run, _, seed = folder.rpartition("-seed")
+            by_run.setdefault(f"{experiment}/{run}", set()).add(int(seed))
+    return set.intersection(*by_run.values()) if by_run else set()
+
+
+def _gather(study: Study, claim: Claim, common: Common, functions: Functions) -> list[Evidence]:
+    """The evidence of every part of a claim; of a claim whose condition was not reached there is none."""
+    if claim.tried:
+        return []
+    try:
+        trained = trained_seeds(study, claim.experiments)
+    except Missing as missing:
+        return [Evidence(claim.name, part, missing=str(missing)) for part in claim.parts]
+    counted = [seed for seed in common.confirmatory if seed in trained]
+    shown = [seed for seed in common.exploratory if seed in trained]
+    return [_evidence(study, claim.name, part, counted, shown, functions) for part in claim.parts]
+
+
+def _evidence(
+    study: Study, claim: str, part: Part, counted: list[int], shown: list[int], functions: Functions
+) -> Evidence:
+    where = f"{claim} {part.name}"
+    try:
+        numbers = _numbers(study, part, part.measure, counted, functions, where) if counted else None
+    except Missing as missing:
+        return Evidence(claim, part, missing=str(missing))
+    others = {}
+    for measure in SECOND_MEASURES if part.measure == "text" and counted else ():
+        try:
+            others[measure] = _numbers(study, part, measure, counted, functions, where)
+        except Missing:
+            continue  # records without it can still decide the part
+    exploratory = None
+    if shown:
+        try:  # the seeds that count too, for what is chosen or forecast from other seeds; their rows are left out
+            exploratory = _numbers(study, part, part.measure, [*shown, *counted], functions, where).of_seeds(shown)
+        except Missing as missing:
+            if not counted:
+                return Evidence(claim, part, missing=str(missing))
+    return Evidence(claim, part, numbers, others, exploratory)
+
+
+def _numbers(study: Study, part: Part, measure: str, seeds: Sequence[int], functions: Functions, where: str) -> Numbers:
+    """A part's numbers, a row a seed, rounded so that equal scores tie on every machine.
+
+    A seed without a number in some column is left out of all of them.
+    """
+    values = functions[part.evidence](study, measure, seeds, **part.settings)
+    columns = [str(column) for column in values.columns]
+    table = values.set_axis(columns, axis=1).astype(float)
+    _check_seeds(table.index, seeds, f"{where}, {part.evidence}")
+    if part.rule in ("above", "at_least", "level", "bound") and len(columns) != 1:
+        raise ValueError(f"{where}: rule {part.rule} judges one column, and {part.evidence} gives {len(columns)}")
+    margin = None
+    if part.margin_of:
+        share_of = functions[part.margin_of]
+        margin = share_of(study, measure, seeds, **_taken(share_of, part.settings))
+        _check_seeds(margin.index, seeds, f"{where}, {part.margin_of}")
+        margin = margin.astype(float).round(_DIGITS)
+        table = table.loc[table.index.isin(margin.dropna().index)]
+    table = table.dropna().sort_index().round(_DIGITS)
+    left_out = tuple(sorted(set(seeds) - set(table.index)))
+    return Numbers(table, None if margin is None else margin.loc[table.index], left_out)
+
+
+def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of a part that the function of its margin takes."""
+    taken = inspect.signature(function).parameters
+    everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    return {key: value for key, value in settings.items() if everything or key in taken}
+
+
+def _check_seeds(index: pd.Index, seeds: Sequence[int], where: str) -> None:
+    if index.has_duplicates:
+        raise ValueError(
+            f"{where}: seed {index[index.duplicated()][0]} stands there twice; records hold each seed once"
+        )
+    if strange := sorted(set(index) - set(seeds)):
+        raise ValueError(f"{where}: gave seed {strange[0]}, which was not asked for")
 
 
 def published_scales(runs_dir: Path) -> list[str]:
@@ -119,7 +211,7 @@ def published_scales(runs_dir: Path) -> list[str]:
     return sorted(scales, key=lambda scale: scale != "cpu")
 
 
-def decide_published(runs_dir: Path, rules: Rules) -> dict[str, list[Decision]]:
+def decide_published(runs_dir: Path, rules: Rules) -> dict[str, Decisions]:
     """Every published scale, decided anew.
 
     Raises:

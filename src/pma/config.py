@@ -35,7 +35,7 @@ def _places() -> tuple[Path, Path]:
 
 ROOT, CONF_DIR = _places()
 
-SCORING_VERSION = 3  # raise it when a change of code can change a score of the same weights
+SCORING_VERSION = 4  # raise it when a change of code can change a score of the same weights
 
 
 @dataclass
@@ -56,7 +56,8 @@ class ScaleConfig:
     suite: str | None = None  # of all merges; null: those that the experiments name
     checkpoint_interval: int = MISSING  # tokens
     decay_tokens: int = MISSING  # length of the annealing of schedule=wsd
-    peak_lr: float = MISSING  # chosen on the loss of the last snapshot, never on the merge gain
+    peak_lr: float = MISSING  # chosen on the training loss, never on the merge gain
+    peak_lrs: dict[str, float] = field(default_factory=dict)  # by model, chosen likewise, where it is another
     warmup_tokens: int = MISSING
     log_interval: int = MISSING  # steps; V must be a multiple of it
 
@@ -275,10 +276,18 @@ def _times(factor: float, value: float) -> float:
     return round(product) if isinstance(value, int) and product == round(product) else product
 
 
+def _peak_lr(*, _root_: DictConfig) -> float:
+    # Of the job's model: conf/scale knows it by its file, moe_main's model cpu/moe_1.3b_13b as moe_1.3b_13b.
+    name = _root_.model.name.rpartition("/")[2]
+    return _root_.scale.peak_lrs.get(name, _root_.scale.peak_lr)
+
+
 def register(*jobs: type) -> None:
     """Make the schemas of commands known to Hydra, which each primary config of conf/ names in its defaults list
-    (TrainingJob as training_job), and the resolver `${times:50,${scale.merge_interval}}`."""
+    (TrainingJob as training_job), and two resolvers: `${times:50,${scale.merge_interval}}`, and `${peak_lr:}`, the
+    scale's learning rate for the model."""
     OmegaConf.register_new_resolver("times", _times, replace=True)
+    OmegaConf.register_new_resolver("peak_lr", _peak_lr, replace=True)
     for job in (TrainingJob, *jobs):
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", job.__name__).lower()
         ConfigStore.instance().store(name=name, node=job)

@@ -19,7 +19,12 @@ def test_accuracy_is_by_likelihood_and_bits_are_of_the_right_choice():
     item = {"choices": ["é", "four"], "answer": 1}  # 2 and 4 bytes
     assert process_results(item, [(-3.0, True), (-4.0, False)])["acc"] == 0.0
     metrics = process_results(item, [(-5.0, False), (-4.0, False)])
-    assert metrics == {"acc": 1.0, "bits_per_byte": pytest.approx(1 / math.log(2))}
+    share = math.exp(-4) / (math.exp(-4) + math.exp(-5))
+    bits = {"bits_per_byte": pytest.approx(1 / math.log(2)), "choice": pytest.approx(-math.log2(share))}
+    assert metrics == {"acc": 1.0, **bits}
+    assert process_results(item, [(-2000.0, False), (-2000.0, False)])["choice"] == pytest.approx(
+        1
+    )  # far below exp's range
 
 
 def test_the_version_follows_what_decides_a_score(suite, corpus, tmp_path, monkeypatch):

@@ -26,7 +26,8 @@ def part(**values: object):
 def test_experiment_all_is_every_file_in_the_order_of_the_paper(compose_job):
     names = [experiment.name for experiment in expand(compose_job("experiment=all"))]
     figures = [f"figure_{number}" for number in range(1, 10)]
-    assert names == [*figures[:5], "interval_by_size", *figures[5:], "table_1", "equation_15", "learning_rate"]
+    after_5, others = ("interval_by_size", "duration"), ("annealing_forecast", "equation_15", "learning_rate")
+    assert names == [*figures[:5], *after_5, *figures[5:], "table_1", *others]
     assert {*names, "all"} == {path.stem for path in (CONF_DIR / "experiment").glob("*.yaml")}
 
 

@@ -86,6 +86,7 @@ def test_what_scoring_needs_is_asked_for_before_training(two_merges, monkeypatch
         ("minutes=0", "minutes=0.0: give more than 0"),
         ("jobs=0", "jobs=0: give at least one seed and one job"),
         ("seeds=[]", r"seeds=\[\] jobs=2: give at least one seed"),
+        ("seeds=[2,3,2]", r"seeds=\[2, 3, 2\]: 2 stands there twice"),
         ("launcher=pbs", "launcher=pbs: choose slurm, local"),
         ("merges_per_job=0", "merges_per_job=0: give at least 1"),
         ("scale=paper", "scale=paper needs a cluster"),

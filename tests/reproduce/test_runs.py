@@ -19,6 +19,14 @@ def test_runs_are_needed_as_far_as_the_farthest_point(compose_job):
     assert runs_of(job, job.experiment)["annealed_moe_main", 0] == float("inf")  # its last snapshot is the reference
 
 
+@pytest.mark.parametrize("experiment", ["figure_6", "table_1", "figure_7", "figure_8", "figure_2"])
+def test_all_that_a_seed_needs_is_of_that_seed(compose_job, experiment):
+    job = compose_job(f"experiment={experiment}", "seeds=[7,3]")
+    configs = required(job, [job.experiment])
+    assert {seed for _, seed in configs} == {7, 3}
+    assert all(cfg.init.parent.run is None or cfg.init.parent.seed == seed for (_, seed), cfg in configs.items())
+
+
 def test_the_run_that_begins_the_longest_chain_is_trained_first():
     tasks = [task("long", 5), task("root", 3), task("child", 4, "root"), task("short", 1)]
     assert [t.run[0] for t in longest_first(tasks)] == ["root", "long", "child", "short"]
@@ -32,7 +40,10 @@ def test_tasks_carry_what_the_run_is_for_and_what_it_keeps(compose_job):
     configs["moe_main", 0].train.snapshots_at = [512]
     seconds = {key: 0.0 if key[0] == "continued_baseline" else 1.0 for key in configs}
     tasks = training_tasks(job, [job.experiment], configs, seconds)
-    assert [t.run[0] for t in tasks] == ["moe_main", "continued_pma", "continued_pma_half", "continued_pma_half_end"]
+    assert [t.run[0] for t in tasks] == [
+        "moe_main",
+        *(f"continued_{name}" for name in ("baseline_half", "pma", "pma_half", "pma_half_end")),
+    ]
     assert tasks[1].parent == ("moe_main", 0) and tasks[0].name == "run=moe_main seed=0"
     assert tasks[0].overrides[-4:] == (
         "stop=64000", "group=figure_6", "tracking.tags=[figure_6,C11]", "train.snapshots_at=[512]",

@@ -1,4 +1,4 @@
-"""Planes of weight space: known geometry, the merged model's place, what each point puts into the model."""
+"""A plane of weight space: known geometry, what each point puts into the model, the way to the optimum."""
 
 from __future__ import annotations
 
@@ -6,27 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from pma.config import ModelConfig
 from pma.merge import average, sma
 from pma.model.build import build
-from pma.weightspace.landscape import (
-    planes,
-    principal_plane,
-    snapshot_vectors,
-    weight_vector,
-    weights_plane,
-    write_vector,
-)
+from pma.weightspace.landscape import fit_plane, measure, snapshot_vectors, weight_vector, write_vector
 
 TINY = {"name": "tiny", "vocab_size": 32, "hidden_size": 8, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 4}
 DENSE = ModelConfig(kind="dense", intermediate_size=8, **TINY)
 MOE = ModelConfig(kind="moe", experts=4, experts_per_token=2, expert_intermediate_size=8, **TINY)
-GAINS = ("model.layers.1.input_layernorm.weight", "model.layers.1.post_attention_layernorm.weight")
 
 
-def snapshots_of(model: torch.nn.Module, folder: Path, n: int = 4) -> list[Path]:
+def snapshots_of(model: torch.nn.Module, folder: Path, n: int) -> list[Path]:
     generator = torch.Generator().manual_seed(0)
     folders = [folder / str(i) for i in range(n)]
     for path in folders:
@@ -40,13 +31,22 @@ def snapshots_of(model: torch.nn.Module, folder: Path, n: int = 4) -> list[Path]
 def moe(tmp_path_factory):
     torch.manual_seed(0)
     model = build(MOE, max_positions=16)
-    return model, snapshots_of(model, tmp_path_factory.mktemp("snapshots"))
+    return model, snapshots_of(model, tmp_path_factory.mktemp("snapshots"), n=9)
 
 
 @pytest.fixture(scope="module")
-def table(moe):
+def measured(moe):
+    """Four snapshots before a window of four, and an end; the loss is the squared distance to a point of the plane."""
     model, folders = moe
-    return planes(folders, model, lambda: {"a": model.lm_head.weight.sum().item(), "b": 1.0}, resolution=3, margin=0.5)
+    outside, window, annealed = folders[:4], dict(zip((10, 20, 30, 40), folders[4:8], strict=True)), folders[8]
+    plane = fit_plane(snapshot_vectors(outside, model), snapshot_vectors([annealed], model)[0])
+    target = plane.point(torch.tensor([2.5, 0.3], dtype=torch.float64))
+
+    def loss() -> float:
+        vector = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+        return float((vector - target).square().sum())
+
+    return measure(window, outside, annealed, model, lambda: {"a": 1.0}, loss, resolution=4), plane, target
 
 
 @pytest.mark.parametrize("config", [DENSE, MOE], ids=lambda m: m.kind)
@@ -57,7 +57,7 @@ def test_a_vector_written_back_gives_the_same_model(config, tmp_path):
     vectors = snapshot_vectors(folders, model)
     assert vectors.shape == (2, sum(p.numel() for p in model.parameters()))
     write_vector(model, vectors[0])
-    assert not torch.equal(model.state_dict()[GAINS[0]], expected[GAINS[0]])
+    assert not torch.equal(model.lm_head.weight, expected["lm_head.weight"])
     write_vector(model, vectors[1])
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in expected.items())
     with torch.no_grad():
@@ -65,91 +65,62 @@ def test_a_vector_written_back_gives_the_same_model(config, tmp_path):
     assert vectors[1].count_nonzero() > 0.9 * vectors.shape[1]  # the vector shares no memory with the model
 
 
-def test_principal_plane_of_known_geometry():
-    # Points of an ellipse in the plane of two orthonormal directions, and a little noise of known size across it.
+def test_the_plane_runs_through_the_mean_and_the_end_and_along_the_widest_scatter():
     axes = torch.linalg.qr(torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0].T
-    angles = torch.linspace(0.3, 0.3 + 2 * torch.pi, 9, dtype=torch.float64)[:-1]
-    across = 0.1 * torch.tensor([1.0, -1.0] * 4, dtype=torch.float64)
-    inside = torch.stack([5 * angles.cos(), 2 * angles.sin(), across], dim=1)
-    plane = principal_plane(inside @ axes)
+    start = torch.randn(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scatter = torch.tensor([[0.0, -3.0, 0.2], [1.0, -1.0, -0.2], [-1.0, 1.0, 0.2], [0.0, 3.0, -0.2]]).double()
+    plane = fit_plane(start + scatter @ axes, start + 7 * axes[0])
     torch.testing.assert_close(plane.basis @ plane.basis.T, torch.eye(2, dtype=torch.float64))
-    torch.testing.assert_close((plane.basis @ axes.T).abs(), torch.eye(2, 3, dtype=torch.float64), atol=1e-9, rtol=0)
-    at = plane.coordinates(inside @ axes)
-    torch.testing.assert_close(at.abs(), inside[:, :2].abs())
-    assert (at[-1] >= 0).all()
-    back = torch.stack([plane.deviation(point) for point in at])
-    torch.testing.assert_close(back, inside[:, :2].sign() * inside[:, :2].abs() @ axes[:2])
+    torch.testing.assert_close(plane.origin, start)
+    torch.testing.assert_close(plane.coordinates((start + 7 * axes[0])[None])[0], torch.tensor([7.0, 0.0]).double())
+    assert (plane.basis[1] @ axes[1]).abs() > 0.99 and plane.coordinates((start + scatter[-1] @ axes)[None])[0, 1] > 0
+    back = plane.point(torch.tensor([2.0, -1.0], dtype=torch.float64))
+    torch.testing.assert_close(plane.coordinates(back[None])[0], torch.tensor([2.0, -1.0]).double())
 
 
-def test_weights_plane_shifts_two_tensors_and_holds_the_rest(moe):
+def test_the_grid_grows_until_its_optimum_is_an_inner_point(measured):
+    table, _, _ = measured
+    grid = table[(table["role"] == "grid") & (table["metric"] == "loss")]
+    best = grid.loc[grid["value"].idxmin()]
+    assert grid["x"].min() < best["x"] < grid["x"].max() and grid["y"].min() < best["y"] < grid["y"].max()
+    optimum = table[(table["role"] == "optimum") & (table["metric"] == "loss")].iloc[0]
+    assert optimum[["x", "y", "value"]].tolist() == best[["x", "y", "value"]].tolist()
+    for axis, target in (("x", 2.5), ("y", 0.3)):  # the nearest point of the grid
+        lines = sorted(grid[axis].unique())
+        assert abs(best[axis] - target) <= (lines[1] - lines[0]) / 2 + 1e-6
+
+
+def test_scores_are_those_of_the_weights_at_the_point(moe, measured):
+    (model, folders), (table, plane, target) = moe, measured
+    losses = table[table["metric"] == "loss"]
+    merged = weight_vector(model, average(folders[4:8], sma(4)))
+    row = losses[losses["role"] == "merged"].iloc[0]
+    assert row["value"] == pytest.approx((merged - target).square().sum().item(), rel=1e-4)
+    assert row[["x", "y"]].tolist() == pytest.approx(plane.coordinates(merged[None])[0].tolist(), abs=1e-4)
+    counts = table[table["metric"] == "a"].groupby("role").size().to_dict()
+    assert (counts["snapshot"], counts["merged"], counts["annealed"]) == (4, 1, 1)
+    assert (losses["role"] == "outside").sum() == 4
+
+
+def test_a_line_leads_from_the_weights_themselves_to_the_optimum(moe, measured):
+    (model, folders), (table, plane, target) = moe, measured
+    best = table[table["role"] == "optimum"].iloc[0]
+    optimum = plane.point(torch.tensor([best["x"], best["y"]], dtype=torch.float64))
+    snapshot = snapshot_vectors(folders[6:7], model)[0]  # of 30 tokens, off the plane
+    line = table[(table["role"] == "line") & (table["tokens"] == 30)].sort_values("along")
+    assert line["along"].tolist() == [0, 0.25, 0.5, 0.75]
+    for along, value in zip(line["along"], line["value"], strict=True):
+        expected = (snapshot + along * (optimum - snapshot) - target).square().sum().item()
+        assert value == pytest.approx(expected, rel=1e-3)
+    assert 0 < table["share"].iloc[0] < 1
+
+
+def test_what_spans_no_plane_is_refused(moe):
     model, folders = moe
-    merged = weight_vector(model, average(folders, sma(4)))
-    plane = weights_plane(model, merged)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    torch.testing.assert_close(plane.merged, torch.stack([before[name].double().mean() for name in GAINS]))
-    point = plane.merged + torch.tensor([0.25, -0.5])
-    write_vector(model, merged + plane.deviation(point))
-    for name, p in model.named_parameters():
-        shift = dict(zip(GAINS, (0.25, -0.5), strict=True)).get(name, 0.0)
-        torch.testing.assert_close(p.detach(), before[name] + shift)
-    vectors = snapshot_vectors(folders, model)
-    write_vector(model, vectors[2])
-    means = [dict(model.named_parameters())[name].detach().double().mean() for name in GAINS]
-    torch.testing.assert_close(plane.coordinates(vectors - merged)[2], torch.stack(means), atol=1e-6, rtol=0)
-
-
-def test_the_table_holds_every_point_of_both_planes(table):
-    counts = table[table["metric"] == "a"].groupby(["plane", "role"]).size()
-    for plane in ("weights", "principal"):
-        assert counts[plane].to_dict() == {"grid": 9, "snapshot": 4, "snapshot_in_plane": 4, "merged": 1}
-    assert set(table["metric"]) == {"a", "b"} and table.notna().all(axis=None)
-
-
-def test_merged_is_at_the_origin_and_the_mean_of_the_dots(table):
-    for plane, rows in table.groupby("plane"):
-        merged = rows[rows["role"] == "merged"].iloc[0]
-        dots = rows[rows["role"] == "snapshot"]
-        assert merged[["x", "y"]].tolist() == pytest.approx(dots[["x", "y"]].mean().tolist(), abs=1e-6)
-        assert plane == "weights" or merged[["x", "y"]].tolist() == [0, 0]
-
-
-def test_the_grid_reaches_beyond_the_snapshots_by_the_margin(table):
-    for _, rows in table.groupby("plane"):
-        grid, dots = (rows.loc[rows["role"] == role, "x"] for role in ("grid", "snapshot"))
-        span = dots.max() - dots.min()
-        assert grid.min() == pytest.approx(dots.min() - 0.5 * span)
-        assert grid.max() == pytest.approx(dots.max() + 0.5 * span)
-
-
-def test_scores_are_those_of_the_weights_at_the_point(moe, table):
-    model, folders = moe
-    # The score is linear in the weights: in the plane it is merged + its change along each direction.
-    rows = table[(table["plane"] == "principal") & (table["metric"] == "a")]
-    merged = rows[rows["role"] == "merged"].iloc[0]
-    grid = rows[rows["role"] == "grid"]
-    corners = grid.pivot(index="y", columns="x", values="value").to_numpy()
-    assert corners[1, 1] == pytest.approx(corners[[0, 0, 2, 2], [0, 2, 0, 2]].mean(), abs=1e-4)
-    newest = rows[(rows["role"] == "snapshot") & (rows["snapshot"] == 4)].iloc[0]
-    for row, tensors in ((merged, average(folders, sma(4))), (newest, average(folders[3:], [1.0]))):
-        assert row["value"] == pytest.approx(tensors["model.embed_tokens.weight"].sum().item(), abs=1e-4)
-    # Norm gains are no part of the score: in the other plane nothing moves it.
-    flat = table[(table["plane"] == "weights") & (table["metric"] == "a") & (table["role"] != "snapshot")]
-    assert flat["value"].nunique() == 1
-
-
-def test_explained_shares_are_of_the_whole_variance(table, moe):
-    shares = table.groupby("plane")[["explained_x", "explained_y"]].first()
-    assert (shares.loc["weights"] < 0.05).all() and (shares.loc["weights"] > 0).all()
-    assert shares.loc["principal", "explained_x"] >= shares.loc["principal", "explained_y"] > 0.1
-    assert shares.loc["principal"].sum() <= 1
-
-
-def test_snapshots_that_span_no_plane_are_refused(moe, tmp_path):
-    model, folders = moe
+    with pytest.raises(ValueError, match="at least 2 and 3"):
+        measure({1: folders[0]}, folders[:3], folders[8], model, dict, float, resolution=4)
+    vectors = snapshot_vectors(folders[:3], model)
     with pytest.raises(ValueError, match="at least 3"):
-        planes(folders[:2], model, dict, resolution=3)
-    with pytest.raises(ValueError, match="span no plane"):
-        planes([folders[0], folders[0], folders[1]], model, dict, resolution=3)
-    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="missing"):
-        planes([tmp_path] * 3, model, dict, resolution=3)
+        fit_plane(vectors[:2], vectors[2])
+    with pytest.raises(ValueError, match="along one line"):
+        fit_plane(torch.stack([vectors[0]] * 3), vectors[1])

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from pma.config import SCORING_VERSION, hash_json
-from pma.evaluate.tasks import AXES, HELDOUT, check_corpus, data_files, prefix, task_texts, write_tasks
+from pma.evaluate.tasks import AXES, HELDOUT, ITEM_METRICS, check_corpus, data_files, prefix, task_texts, write_tasks
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model that is loaded already, as ours are
 
@@ -148,9 +149,7 @@ def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = No
 def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
     check_corpus(name, corpus_dir)
     files = data_files(name, corpus_dir)
-    axes = {
-        metric: [Row(prefix(name) + a, f"{metric},none") for a in AXES[name]] for metric in ("acc", "bits_per_byte")
-    }
+    axes = {metric: [Row(prefix(name) + a, f"{metric},none") for a in AXES[name]] for metric in ITEM_METRICS}
     heldout = [Row(task, "bits_per_byte,none") for task in files if HELDOUT in task]
     averages = [Average("average", metric, tuple(rows)) for metric, rows in axes.items()]
     if heldout:
@@ -160,7 +159,7 @@ def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
         write_tasks(name, corpus_dir, Path(folder))
         loaded = TaskManager(include_path=folder, include_defaults=False).load([f"pma_{name}"])
         _set_shots(loaded["tasks"], None)
-        rows = [*axes["acc"], *axes["bits_per_byte"], *heldout]
+        rows = [*chain.from_iterable(axes.values()), *heldout]
         return Suite(name, loaded["tasks"], {}, rows, averages, limit, definition)
 
 

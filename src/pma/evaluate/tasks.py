@@ -1,12 +1,14 @@
 """The suites of a corpus, proxy and instruct, as lm-eval tasks: what their YAML says and how an item is scored.
 
 An item is {"context", "choices", "answer", "source"}. Each choice is scored as the continuation of the context, by
-plain concatenation. Two metrics:
+plain concatenation. Three metrics:
 
 - `acc`: the choice with the highest log-likelihood is the right one, as lm-eval's acc. Not per byte: the choices of an
   item are of like length by construction, or short answers of a closed set, whose likelihoods compare as they are.
 - `bits_per_byte`: -log2 of the likelihood of the right choice, per UTF-8 byte of it. Lower is better. Continuous, so
   it moves where accuracy is still at chance (as the correct-answer losses of arXiv 2406.04391 and 2508.13144).
+- `choice`: -log2 of the right choice's share of the likelihood of all choices of the item. Lower is better; log2 of the
+  number of choices is chance. Unlike `bits_per_byte` it does not improve where all choices become likelier alike.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ AXES = {
     "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood"),
 }
 HELDOUT = "heldout_"
+ITEM_METRICS = ("acc", "bits_per_byte", "choice")  # of an axis; held-out text has bits per byte alone
 
 _AXIS = """\
 task: {task}
@@ -38,6 +41,7 @@ process_results: !function pma.evaluate.tasks.process_results
 metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}
   - {{metric: bits_per_byte, aggregation: mean, higher_is_better: false}}
+  - {{metric: choice, aggregation: mean, higher_is_better: false}}
 metadata: {{version: 1}}
 """
 
@@ -66,8 +70,9 @@ _PART = """\
       - {{metric: bits_per_byte, weight_by_size: false}}
 """
 
-_ACCURACY = """\
+_OF_ITEMS = """\
       - {metric: acc, weight_by_size: false}
+      - {metric: choice, weight_by_size: false}
 """
 
 
@@ -75,8 +80,13 @@ def process_results(doc: dict[str, Any], results: list[tuple[float, bool]]) -> d
     """Metrics of one item from lm-eval's (log-likelihood in nats, is greedy) of each choice."""
     logprobs = [logprob for logprob, _ in results]
     best = max(range(len(logprobs)), key=logprobs.__getitem__)
-    bits = -logprobs[doc["answer"]] / math.log(2)
-    return {"acc": float(best == doc["answer"]), "bits_per_byte": bits / len(doc["choices"][doc["answer"]].encode())}
+    right, highest = logprobs[doc["answer"]], logprobs[best]
+    total = highest + math.log(sum(math.exp(logprob - highest) for logprob in logprobs))
+    return {
+        "acc": float(best == doc["answer"]),
+        "bits_per_byte": -right / math.log(2) / len(doc["choices"][doc["answer"]].encode()),
+        "choice": (total - right) / math.log(2),
+    }
 
 
 def data_files(suite: str, corpus_dir: Path) -> dict[str, Path]:
@@ -112,7 +122,7 @@ def task_texts(suite: str, files: dict[str, Path]) -> dict[str, str]:
         f"{task}.yaml": (_AXIS if task in axes else _HELDOUT).format(task=task, path=json.dumps(str(path)))
         for task, path in files.items()
     }
-    parts = _PART.format(group=f"{prefix(suite)}axes", tasks=", ".join(axes)) + _ACCURACY
+    parts = _PART.format(group=f"{prefix(suite)}axes", tasks=", ".join(axes)) + _OF_ITEMS
     if heldout:
         parts += _PART.format(group=f"{prefix(suite)}heldout", tasks=", ".join(heldout))
     return texts | {f"pma_{suite}.yaml": _GROUP.format(group=f"pma_{suite}", parts=parts)}

@@ -13,7 +13,7 @@ from pma.config import CONF_DIR, lacks_part, register
 from pma.plan.memory import check_shards
 from pma.plan.runs import GPU_SCALES, RunPlan, SizedModel, run_plan
 from pma.reproduce.cost import SNAPSHOT_BYTES, gpu_seconds
-from pma.reproduce.experiment import RunSeed, expand, recipes
+from pma.reproduce.experiment import RunSeed, expand, measured_windows, recipes
 from pma.reproduce.job import GRID_POINTS, HELDOUT_SEQUENCES, ReproduceJob
 from pma.reproduce.runs import keep_needed, required, start_tokens
 
@@ -59,15 +59,16 @@ class _Work:
 
 def _work(job: DictConfig, experiment: DictConfig, sequence_length: int, interval: int) -> Iterator[_Work]:
     for part in experiment.parts:
-        for run in ((run, seed) for run in part.runs for seed in range(part.seeds)):
+        for run in part.runs:
             for recipe in recipes(part, interval):
-                yield _Work((run, part.suite, recipe), run, recipe.n, scored_tokens(job))
+                yield _Work((run, part.suite, recipe), (run, 0), recipe.n, scored_tokens(job))
     for m in experiment.measurements:
+        snapshots = len({at for window in measured_windows(m, interval) for at in window.window})
         if m.kind == "landscape":  # a grid of models, on one of four axes
-            tokens = (m.n + 1 + 2 * (GRID_POINTS**2 + m.n)) * scored_tokens(job) / 4
+            tokens = (GRID_POINTS**2 + snapshots) * scored_tokens(job) / 4
         else:  # Hessian products, of two gradients each
-            tokens = 2 * 3 * m.n * HELDOUT_SEQUENCES * sequence_length
-        yield _Work((experiment.name, str(m)), (m.run, 0), m.n, tokens)
+            tokens = 2 * 3 * snapshots * HELDOUT_SEQUENCES * sequence_length
+        yield _Work((experiment.name, str(m)), (m.run, 0), snapshots, tokens)
 
 
 def plans(job: DictConfig) -> tuple[list[RunPlan], list[ExperimentPlan]]:

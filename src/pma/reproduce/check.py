@@ -17,8 +17,10 @@ def check_job(job: DictConfig) -> None:
     """
     if job.minutes is not None and job.minutes <= 0:
         raise ValueError(f"minutes={job.minutes}: give more than 0, or null for no limit")
-    if job.jobs < 1 or (job.seeds is not None and not job.seeds):
+    if job.jobs < 1 or not job.seeds:
         raise ValueError(f"seeds={job.seeds} jobs={job.jobs}: give at least one seed and one job")
+    if twice := sorted({seed for seed in job.seeds if list(job.seeds).count(seed) > 1}):
+        raise ValueError(f"seeds={list(job.seeds)}: {twice[0]} stands there twice; give each seed once")
     if job.launcher not in (None, "slurm", "local"):
         raise ValueError(f"launcher={job.launcher}: choose slurm, local, or null for processes of this machine")
     if job.merges_per_job < 1:
@@ -54,6 +56,8 @@ def check_experiment(experiment: DictConfig) -> None:
     for measurement in experiment.measurements:
         if measurement.kind not in MEASUREMENTS:
             refuse("measurements.kind", measurement.kind, f"choose one of {', '.join(MEASUREMENTS)}")
+        if measurement.kind == "landscape" and (measurement.reference is None or len(measurement.windows) != 1):
+            refuse("measurements.kind", "landscape", "give it one window, and the annealed run as reference")
 
 
 def check_scoring(job: DictConfig) -> None:

@@ -12,7 +12,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from pma.config import CONF_DIR
-from pma.reproduce.job import PartConfig
+from pma.reproduce.job import MeasurementConfig, PartConfig
 
 RunSeed = tuple[str, int]  # a run's name in conf/run, and its seed
 EVERYTHING = "*"  # in `includes`: every file of conf/experiment
@@ -130,24 +130,24 @@ def recipes(part: PartConfig | DictConfig, merge_interval: int) -> list[Recipe]:
     return sorted(dict.fromkeys(listed), key=lambda recipe: recipe.end)
 
 
+def measured_windows(measurement: MeasurementConfig | DictConfig, merge_interval: int) -> list[Recipe]:
+    """Return the windows of a measurement. A landscape looks at its own, and at as many snapshots just before it."""
+    end = round(measurement.end * merge_interval)
+    windows = [Recipe("sma", w.n, round(w.interval * merge_interval), end) for w in measurement.windows]
+    if measurement.kind == "landscape":
+        window = windows[0]
+        windows.append(Recipe("sma", window.n, window.interval, end - window.n * window.interval))
+    return windows
+
+
 def merges_of(job: DictConfig, experiments: Iterable[DictConfig]) -> Iterator[RunMerges]:
     """Yield the merges that experiments score, each merge once, in the order of the records."""
     seen: set[tuple[str, int, str, Recipe]] = set()
     for part in (part for experiment in experiments for part in experiment.parts):
         suite = job.scale.suite or part.suite
         for run in part.runs if part.points else []:
-            for seed in seeds_of(job, part):
+            for seed in job.seeds:
                 merges = recipes(part, job.scale.merge_interval)
                 new = tuple(recipe for recipe in merges if (run, seed, suite, recipe) not in seen)
                 yield RunMerges(run, seed, suite, new)
                 seen.update((run, seed, suite, recipe) for recipe in merges)
-
-
-def seeds_of(job: DictConfig, part: DictConfig) -> list[int]:
-    """Return the seeds of a part's runs: the job's, or those of the part."""
-    return list(job.seeds or range(part.seeds))
-
-
-def measured_seed(job: DictConfig) -> int:
-    """Return the seed of the runs that measurements look at: the job's first, or 0."""
-    return (job.seeds or [0])[0]

@@ -32,7 +32,6 @@ class PartConfig:
     """Runs of an experiment and what is scored of them. Without points the runs are only trained, for their curves."""
 
     runs: list[str] = MISSING  # names in conf/run
-    seeds: int = 1  # 0 .. seeds - 1
     suite: str = "proxy"
     points: list[float] = field(default_factory=list)  # where merges end, in multiples of the scale's merge_interval
     recipes: list[RecipeConfig] = field(default_factory=list)
@@ -40,14 +39,21 @@ class PartConfig:
 
 
 @dataclass
+class WindowConfig:
+    """Snapshots of one run."""
+
+    n: int = 10
+    interval: float = 1.0  # multiples of the scale's merge_interval
+
+
+@dataclass
 class MeasurementConfig:
-    """Something measured of a window of snapshots that is not the score of a merge."""
+    """Something measured of windows of snapshots that is not the score of a merge."""
 
     kind: str = MISSING  # landscape | curvature
     run: str = MISSING
-    end: float = MISSING  # multiples of the scale's merge_interval, as interval
-    n: int = 10
-    interval: float = 1.0
+    end: float = MISSING  # of every window, in multiples of the scale's merge_interval
+    windows: list[WindowConfig] = field(default_factory=lambda: [WindowConfig()])  # landscape: one
     reference: str | None = None  # curvature: run whose last snapshot is the reference; null: the window's mean
 
 
@@ -70,7 +76,7 @@ class ReproduceJob:
 
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    seeds: list[int] | None = None  # instead of those each part of the experiment names
+    seeds: list[int] = field(default_factory=lambda: [0])  # of every run, and of what is forked from it
     jobs: int = 2  # training runs at once
     minutes: float | None = None  # stop after so many; the same command goes on
     # null: train in processes here, score in this one | slurm: jobs, one a run and one for some merges | local: such

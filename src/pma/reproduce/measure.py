@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +19,7 @@ from pma.corpus import prepare
 from pma.files import write_text
 from pma.layout import run_window, trajectory
 from pma.merge import average, sma
-from pma.reproduce.experiment import RunSeed, measured_seed
+from pma.reproduce.experiment import Recipe, RunSeed, measured_windows
 from pma.reproduce.in_memory import InMemoryMerges
 from pma.reproduce.job import GRID_POINTS, HELDOUT_SEQUENCES
 from pma.reproduce.score import Suites
@@ -33,52 +33,73 @@ AXIS = "knowledge"  # stands in for MMLU, whose contours Figure 8 shows
 def measure(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], folder: Path) -> None:
     """Do an experiment's measurements, and publish them in `folder`.
 
-    The tables are landscape.csv, curvature_terms.csv and curvature_losses.csv, with columns `run` and `reference`
-    first: the run whose last snapshot is the reference of a curvature, or `mean` for the mean of the window.
+    The tables are landscape.csv, curvature_terms.csv and curvature_losses.csv, with columns `run`, `seed` and
+    `reference` first: the run whose last snapshot is the reference of a measurement, or `mean` for the mean of the
+    first window.
 
     Raises:
         ValueError: when a snapshot is missing.
     """
     suites = Suites()
     tables: dict[str, list[pd.DataFrame]] = {}
-    for measurement in experiment.measurements:
-        cfg, reference = configs[measurement.run, measured_seed(job)], None
+    for measurement, seed in product(experiment.measurements, job.seeds):
+        cfg, reference = configs[measurement.run, seed], None
         if measurement.reference is not None:
-            reference = configs[measurement.reference, measured_seed(job)]
-        interval, end = (round(x * job.scale.merge_interval) for x in (measurement.interval, measurement.end))
-        window = run_window(run_folder(cfg), measurement.n, interval, end)
+            reference = configs[measurement.reference, seed]
+        windows = measured_windows(measurement, job.scale.merge_interval)
         scorer = InMemoryMerges(job, cfg, suites.load("proxy", cfg))
-        for name, table in _KINDS[measurement.kind](cfg, scorer, window, reference).items():
+        for name, table in _KINDS[measurement.kind](cfg, scorer, windows, reference).items():
             table.insert(0, "reference", measurement.reference or "mean")
+            table.insert(0, "seed", seed)
             table.insert(0, "run", measurement.run)
             tables.setdefault(name, []).append(table)
-        print(f"  {experiment_title(experiment.name)}: {measurement.kind} of {measurement.run} measured", flush=True)
+        what = f"{measurement.kind} of {measurement.run} seed {seed}"
+        print(f"  {experiment_title(experiment.name)}: {what} measured", flush=True)
     for name, parts in tables.items():
         write_text(folder / f"{name}.csv", pd.concat(parts).to_csv(index=False))
 
 
+def _folders(cfg: DictConfig, windows: list[Recipe]) -> dict[int, Path]:
+    """Snapshot folders of windows, by tokens."""
+    folders: dict[int, Path] = {}
+    for w in windows:
+        folders |= dict(zip(reversed(w.window), run_window(run_folder(cfg), w.n, w.interval, w.end), strict=True))
+    return folders
+
+
+def _last_snapshot(cfg: DictConfig) -> Path:
+    saved = trajectory(run_folder(cfg))
+    return saved[max(saved)]
+
+
 def _landscape(
-    cfg: DictConfig, scorer: InMemoryMerges, window: list[Path], reference: DictConfig | None
+    cfg: DictConfig, scorer: InMemoryMerges, windows: list[Recipe], reference: DictConfig | None
 ) -> dict[str, pd.DataFrame]:
+    assert reference is not None  # check_experiment asks for it
+    window, before = windows
+    batch = heldout_batch(cfg)
+
     def score() -> dict[str, float]:
         return {s.metric: s.value for s in scorer.scorer.score_loaded([AXIS])}
 
-    return {"landscape": landscape.planes(window, scorer.model, score, GRID_POINTS)}
+    table = landscape.measure(
+        _folders(cfg, [window]), list(_folders(cfg, [before]).values()), _last_snapshot(reference), scorer.model,
+        score, lambda: curvature.loss(scorer.model, batch), GRID_POINTS,
+    )  # fmt: skip
+    return {"landscape": table}
 
 
 def _curvature(
-    cfg: DictConfig, scorer: InMemoryMerges, window: list[Path], reference: DictConfig | None
+    cfg: DictConfig, scorer: InMemoryMerges, windows: list[Recipe], reference: DictConfig | None
 ) -> dict[str, pd.DataFrame]:
+    folders = _folders(cfg, windows)
     if reference is None:
-        point = average(window, sma(len(window)))
+        first = [folders[at] for at in windows[0].window]
+        point = average(first, sma(len(first)))
     else:
-        saved = trajectory(run_folder(reference))
-        point = average([saved[max(saved)]], [1.0])
-    terms, losses = curvature.measure(window, point, scorer.model, heldout_batch(cfg))
-    return {
-        "curvature_terms": terms,
-        "curvature_losses": pd.DataFrame(list(losses.items()), columns=["name", "value"]),
-    }
+        point = average([_last_snapshot(reference)], [1.0])
+    terms, losses = curvature.measure(folders, [w.window for w in windows], point, scorer.model, heldout_batch(cfg))
+    return {"curvature_terms": terms, "curvature_losses": losses}
 
 
 _KINDS: dict[str, Callable[..., dict[str, pd.DataFrame]]] = {"landscape": _landscape, "curvature": _curvature}

@@ -10,7 +10,7 @@ from torch import cuda
 from pma.device import cpu_threads
 from pma.model.build import ParameterCounts, flops_per_token, parameter_counts
 from pma.reproduce.cost import SNAPSHOT_BYTES, training_seconds
-from pma.reproduce.experiment import RunSeed, recipes, seeds_of
+from pma.reproduce.experiment import RunSeed, recipes
 from pma.reproduce.progress import missing_tokens
 from pma.words import count, disk_size, duration, experiment_title, quantity, run_in_words, size_label, wrapped
 
@@ -102,7 +102,7 @@ def _megabytes(cfg: DictConfig, tokens: int, counts: ParameterCounts) -> float:
 
 def _merges(job: DictConfig, experiments: list[DictConfig]) -> int:
     return sum(
-        len(recipes(part, job.scale.merge_interval)) * len(part.runs) * len(seeds_of(job, part))
+        len(recipes(part, job.scale.merge_interval)) * len(part.runs) * len(job.seeds)
         for experiment in experiments
         for part in experiment.parts
     )

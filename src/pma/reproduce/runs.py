@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 from hydra import compose
 from omegaconf import DictConfig
 
 from pma.config import require_part, validate
-from pma.reproduce.experiment import Recipe, RunSeed, all_experiments, measured_seed, recipes, seeds_of
+from pma.reproduce.experiment import RunSeed, all_experiments, measured_windows, recipes
 from pma.run import is_fork
 
 
@@ -37,14 +38,14 @@ def runs_of(job: DictConfig, experiment: DictConfig) -> dict[RunSeed, float]:
     needed: dict[RunSeed, float] = {}
     for part in experiment.parts:
         for run in part.runs:
-            for seed in seeds_of(job, part):
+            for seed in job.seeds:
                 until = max(part.points) if part.points else float("inf")
                 needed[run, seed] = max(needed.get((run, seed), 0.0), until)
-    seed = measured_seed(job)
     for measurement in experiment.measurements:
-        needed[measurement.run, seed] = max(needed.get((measurement.run, seed), 0.0), measurement.end)
-        if measurement.reference is not None:
-            needed[measurement.reference, seed] = float("inf")
+        for seed in job.seeds:
+            needed[measurement.run, seed] = max(needed.get((measurement.run, seed), 0.0), measurement.end)
+            if measurement.reference is not None:
+                needed[measurement.reference, seed] = float("inf")
     return needed
 
 
@@ -138,11 +139,11 @@ def windows_read(
         for part in experiment.parts:
             for recipe in recipes(part, interval):
                 for run in part.runs:
-                    for seed in seeds_of(job, part):
+                    for seed in job.seeds:
                         _add_window(reads, configs, (run, seed), recipe.window)
         for m in experiment.measurements:
-            window = Recipe("sma", m.n, round(m.interval * interval), round(m.end * interval)).window
-            _add_window(reads, configs, (m.run, measured_seed(job)), window)
+            for seed, window in product(job.seeds, measured_windows(m, interval)):
+                _add_window(reads, configs, (m.run, seed), window.window)
     return reads
 
 

@@ -158,7 +158,7 @@ class Watch:
 
     def _compared(self, key: str, row: dict[str, Any]) -> str:
         """A score of a merge beside that of the checkpoint, and the best of this merge up to now."""
-        better = min if "bits_per_byte" in key else max
+        better = min if key.rpartition("/")[2] in ("bits_per_byte", "choice") else max
         metric = key.split("/", 1)[1]
         return (
             f"{metric} {row[key]:.4f} expected of annealing from here, {row[key] - row[f'raw/{metric}']:+.4f} over the "

@@ -19,9 +19,9 @@ each token's experts held as the reference chooses them, and the load-balancing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -32,6 +32,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from pma.weightspace.landscape import snapshot_vectors, weight_vector, write_vector
+
+Window: TypeAlias = Sequence[int]  # tokens of the snapshots of a merge
 
 _TOKENS_AT_ONCE = 2048  # bounds the memory of the graph; the result is a sum over the parts
 
@@ -69,37 +71,56 @@ def _parts(model: PreTrainedModel, batches: Tensor) -> list[tuple[Tensor, float]
 
 
 @torch.no_grad()
-def _loss_of(model: PreTrainedModel, vector: Tensor, batches: Tensor) -> float:
-    write_vector(model, vector)
+def loss(model: PreTrainedModel, batches: Tensor) -> float:
+    """Mean cross-entropy of `batches`, int64 (batch, length + 1), under what `model` holds; nats a token."""
     return sum(share * _cross_entropy(model, part).item() for part, share in _parts(model, batches))
 
 
+def _loss_of(model: PreTrainedModel, vector: Tensor, batches: Tensor) -> float:
+    write_vector(model, vector)
+    return loss(model, batches)
+
+
 def measure(
-    folders: Sequence[Path], reference: dict[str, Tensor], model: PreTrainedModel, batches: Tensor
-) -> tuple[pd.DataFrame, dict[str, float]]:
+    snapshots: Mapping[int, Path],
+    windows: Sequence[Window],
+    reference: dict[str, Tensor],
+    model: PreTrainedModel,
+    batches: Tensor,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Terms of the expansion around `reference`, and the losses they stand for.
 
+    One Hessian-vector product a snapshot serves all windows: the terms of a window are a part of the whole matrix.
+
     Args:
-        folders: snapshots, oldest first.
+        snapshots: folders by tokens, all that the windows name.
+        windows: merges to predict, each as the tokens of its snapshots.
         reference: theta*, named as in a model folder: the mean of the snapshots, or a model annealed from the same run.
         model: of their architecture; holds the reference afterwards.
         batches: int64 (batch, length + 1) held-out tokens; derivatives and losses are of their mean cross-entropy.
 
     Returns:
-        Rows term, i, j, value with snapshots numbered from 1 = oldest: term "hessian" is d_i'H d_j, "gradient" g'd_i
-        (j = 0), in nats a token. And the measured losses: reference, snapshot_1 .. snapshot_k, merged (their mean).
+        Terms: rows term, i, j, value with snapshots named by their tokens: term "hessian" is d_i'H d_j, "gradient"
+        g'd_i (j = 0), in nats a token. Losses: rows what, n, interval, tokens, value with what = reference (tokens 0),
+        snapshot, or merged, the mean of a window that ends at `tokens`.
 
     Raises:
-        ValueError: for fewer than 2 snapshots, or weights that do not fit the model.
+        ValueError: for a window of fewer than 2 snapshots, or weights that do not fit the model.
     """
-    if len(folders) < 2:
-        raise ValueError(f"{len(folders)} snapshots: give at least 2, the terms are between them")
-    vectors = snapshot_vectors(folders, model)
+    if short := [window for window in windows if len(window) < 2]:
+        raise ValueError(f"windows={short}: give each at least 2 snapshots, the terms are between them")
+    order = sorted(snapshots)
+    vectors = snapshot_vectors([snapshots[at] for at in order], model)
     origin = weight_vector(model, reference)
-    models = {"reference": origin, **{f"snapshot_{i}": v for i, v in enumerate(vectors, 1)}, "merged": vectors.mean(0)}
-    losses = {
-        name: _loss_of(model, v, batches) for name, v in tqdm(models.items(), desc="losses", leave=False, disable=None)
-    }
+    row_of = {at: i for i, at in enumerate(order)}
+    singles = [("snapshot", 1, 0, at, vector) for at, vector in zip(order, vectors, strict=True)]
+    means = [
+        ("merged", len(window), abs(window[1] - window[0]), max(window), vectors[[row_of[at] for at in window]].mean(0))
+        for window in windows
+    ]
+    models = [("reference", 1, 0, 0, origin), *singles, *means]
+    bar = tqdm(models, desc="losses", leave=False, disable=None)
+    losses = [(*key, _loss_of(model, vector, batches)) for *key, vector in bar]
 
     write_vector(model, origin)
     parameters = list(model.parameters())
@@ -108,6 +129,13 @@ def measure(
     for part, share in tqdm(_parts(model, batches), desc="Hessian", leave=False, disable=None):
         first, second = derivatives(_cross_entropy(model, part), parameters, vectors - origin)
         gradient, hessian = gradient + share * first, hessian + share * second
-    rows = [("gradient", i, 0, value) for i, value in enumerate(gradient.tolist(), 1)]
-    rows += [("hessian", i, j, v) for i, row in enumerate(hessian.tolist(), 1) for j, v in enumerate(row, 1)]
-    return pd.DataFrame(rows, columns=["term", "i", "j", "value"]), losses
+    rows = [("gradient", at, 0, value) for at, value in zip(order, gradient.tolist(), strict=True)]
+    rows += [
+        ("hessian", i, j, value)
+        for i, row in zip(order, hessian.tolist(), strict=True)
+        for j, value in zip(order, row, strict=True)
+    ]
+    return (
+        pd.DataFrame(rows, columns=["term", "i", "j", "value"]),
+        pd.DataFrame(losses, columns=["what", "n", "interval", "tokens", "value"]),
+    )

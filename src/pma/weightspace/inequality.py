@@ -5,7 +5,7 @@ Imports neither torch nor transformers, so that figures and claims can use it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 Matrix: TypeAlias = NDArray[np.float64]
 
 
-def hessian_terms(terms: pd.DataFrame) -> Matrix:
-    """The matrix of d_i'H d_j (k, k), nats a token, from the rows of `curvature.measure` for one reference."""
-    return terms[terms["term"] == "hessian"].pivot(index="i", columns="j", values="value").to_numpy()
+def hessian_terms(terms: pd.DataFrame, window: Sequence[int] | None = None) -> Matrix:
+    """The matrix of d_i'H d_j (k, k), nats a token, from the rows of `curvature.measure` for one reference.
+
+    Args:
+        window: tokens of the snapshots to take, in this order; None takes all, oldest first.
+    """
+    matrix = terms[terms["term"] == "hessian"].pivot(index="i", columns="j", values="value")
+    return matrix.to_numpy() if window is None else matrix.loc[list(window), list(window)].to_numpy()
 
 
 def sides(matrix: Matrix) -> tuple[float, float]:
@@ -32,21 +37,32 @@ def predicted_gain(matrix: Matrix) -> float:
     return (bound - cross) / (2 * len(matrix) ** 2)
 
 
-def measured_gain(losses: Mapping[str, float]) -> float:
-    """Mean loss of the snapshots (snapshot_1 .. snapshot_k) minus that of their mean (merged), nats a token."""
-    singles = [loss for name, loss in losses.items() if name.startswith("snapshot_")]
-    return float(np.mean(singles) - losses["merged"])
+def measured_gain(losses: pd.DataFrame, window: Sequence[int]) -> float:
+    """Mean loss of a window's snapshots minus that of their mean, nats a token, from `curvature.measure`'s losses."""
+    singles = losses[losses["what"] == "snapshot"].set_index("tokens")["value"].loc[list(window)]
+    merged = losses[(losses["what"] == "merged") & (losses["n"] == len(window)) & (losses["tokens"] == max(window))]
+    merged = merged[merged["interval"] == abs(window[1] - window[0])]
+    return float(singles.mean() - merged["value"].iloc[0])
 
 
-def inequality(terms: pd.DataFrame, losses: Mapping[str, float]) -> dict[str, float]:
-    """Eq. 15 and what it predicts, from the results of `curvature.measure`.
+def windows(losses: pd.DataFrame) -> list[list[int]]:
+    """The windows whose means were measured, each as the tokens of its snapshots, newest first."""
+    merged = losses[losses["what"] == "merged"]
+    return [
+        [tokens - i * interval for i in range(n)]
+        for n, interval, tokens in merged[["n", "interval", "tokens"]].itertuples(index=False)
+    ]
+
+
+def inequality(terms: pd.DataFrame, losses: pd.DataFrame, window: Sequence[int]) -> dict[str, float]:
+    """Eq. 15 and what it predicts for one window, from the results of `curvature.measure`.
 
     Returns:
         cross, bound: see `sides`. predicted_gain, measured_gain: see there.
         negative_curvature: the share of negative eigenvalues, by size, of e_i'H e_j (e_i = theta_i - their mean); 0,
         up to rounding, when H is positive semi-definite along the snapshots, so that the inequality cannot but hold.
     """
-    matrix = hessian_terms(terms)
+    matrix = hessian_terms(terms, window)
     cross, bound = sides(matrix)
     centring = np.eye(len(matrix)) - 1 / len(matrix)
     eigenvalues = np.linalg.eigvalsh(centring @ (matrix + matrix.T) / 2 @ centring)
@@ -54,6 +70,6 @@ def inequality(terms: pd.DataFrame, losses: Mapping[str, float]) -> dict[str, fl
         "cross": cross,
         "bound": bound,
         "predicted_gain": predicted_gain(matrix),
-        "measured_gain": measured_gain(losses),
+        "measured_gain": measured_gain(losses, window),
         "negative_curvature": float(np.abs(eigenvalues[eigenvalues < 0]).sum() / np.abs(eigenvalues).sum()),
     }

@@ -1,25 +1,19 @@
-"""Score the weights of two planes that run through a merged model (Figure 8 of arXiv 2505.12082).
+"""Score a plane of weight space that the merged snapshots had no part in choosing (Figure 8 of arXiv 2505.12082).
 
-The merged model is the mean of the snapshots (SMA). Every point of a plane is merged + (x - x0) u + (y - y0) v, with
-the merged model at (x0, y0); what stands in neither direction is held at the merged model's values.
-
-weights: our reading of the paper's axes, "the mean of two chosen parameters of one layer". Two parameter tensors A
-    and B of one layer, x = mean of A, y = mean of B: a point shifts all entries of A by one constant and all of B by
-    another. The choice looks at no data: the middle layer (number layers // 2, from 0) and its two RMSNorm gains, in
-    front of attention and of the feed-forward or experts. A shift of gains scales what the block reads; the mean of
-    a weight matrix, near 0, stands for nothing.
-principal: through the first two principal directions of the snapshots, distances in the L2 norm of the weights, the
-    merged model at (0, 0), the newest snapshot at x, y >= 0.
+The paper draws contours over two chosen weights. Two weights hold millionths of what distinguishes snapshots, so this
+plane is another: it runs through the mean of snapshots *before* the merged window, towards the end of a run annealed
+from the same trajectory (x), and along the first principal direction of those earlier snapshots across that (y). No
+snapshot of the window decides where the plane lies, so the window's mean is not at its middle by construction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TypeAlias
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -29,6 +23,9 @@ from transformers import PreTrainedModel
 
 from pma.merge import average
 from pma.model.build import load_weights
+
+LOSS = "loss"  # held-out cross-entropy, nats a token
+ALONG = (0.0, 0.25, 0.5, 0.75)  # of the way to the optimum
 
 
 @torch.no_grad()
@@ -61,28 +58,23 @@ def write_vector(model: PreTrainedModel, vector: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane through the merged model.
+    """A plane of weight space.
 
     Attributes:
-        basis: (2, parameters), orthogonal rows: a step of 1 along x and along y.
-        merged: (2,) float64, coordinates of the merged model.
+        origin: (parameters,), at coordinates (0, 0).
+        basis: (2, parameters), orthonormal rows: a step of 1 along x and along y in the L2 norm of the weights.
     """
 
-    name: str
+    origin: Tensor
     basis: Tensor
-    merged: Tensor
 
-    def coordinates(self, deviations: Tensor) -> Tensor:
-        """(n, 2) float64: where weights fall that differ from the merged model by `deviations` (n, parameters)."""
-        return self.merged + _products(deviations, self.basis) / self.squared_lengths()
+    def coordinates(self, vectors: Tensor) -> Tensor:
+        """(n, 2) float64: where `vectors` (n, parameters) fall when projected."""
+        return _products(vectors - self.origin, self.basis)
 
-    def deviation(self, point: Tensor) -> Tensor:
-        """(parameters,): the weights at `point` (2,) minus the merged model."""
-        return (point - self.merged).to(self.basis) @ self.basis
-
-    def squared_lengths(self) -> Tensor:
-        """(2,) float64: of the basis."""
-        return _products(self.basis, self.basis).diagonal()
+    def point(self, at: Tensor) -> Tensor:
+        """(parameters,): the weights at the coordinates `at` (2,)."""
+        return self.origin + at.to(self.basis) @ self.basis
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
@@ -91,108 +83,131 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
     return sum(part.double() @ other.double().T for part, other in parts).cpu()
 
 
-def weights_plane(model: PreTrainedModel, merged: Tensor) -> Plane:
-    """The plane of the means of two norm gains of one layer: `weights` in the text at the top of this file.
+def fit_plane(outside: Tensor, annealed: Tensor) -> Plane:
+    """The plane of the text at the top of this file.
 
     Args:
-        model: of the snapshots' architecture; only names and shapes are read.
-        merged: the mean of the snapshots as a vector of `weight_vector`.
-    """
-    layer = f"model.layers.{model.config.num_hidden_layers // 2}"
-    chosen = [f"{layer}.{norm}.weight" for norm in ("input_layernorm", "post_attention_layernorm")]
-    named = dict(model.named_parameters())
-    assert all(name in named for name in chosen), chosen
-    basis = torch.stack(
-        [torch.cat([merged.new_full((p.numel(),), name == axis) for name, p in named.items()]) for axis in chosen]
-    )
-    means = torch.stack([merged[row > 0].double().mean() for row in basis]).cpu()
-    return Plane("weights", basis, means)
-
-
-def principal_plane(deviations: Tensor) -> Plane:
-    """The plane of the first two principal directions of snapshots minus their mean, `deviations` (n, parameters).
-
-    From the n x n Gram matrix in float64: its eigenvectors q give the directions deviations' q / |deviations' q|.
+        outside: (n, parameters), the earlier snapshots; the newest has y >= 0.
+        annealed: (parameters,), the annealed end.
 
     Raises:
-        ValueError: when the snapshots do not span a plane.
+        ValueError: when they span no plane.
     """
-    values, vectors = torch.linalg.eigh(_products(deviations, deviations))
-    values, vectors = values[-2:].flip(0), vectors[:, -2:].flip(1)
-    if len(deviations) < 3 or values[1] <= 1e-12 * values[0]:
-        raise ValueError(f"{len(deviations)} snapshots that span no plane; give at least 3 that differ")
-    signs = torch.where(vectors[-1] < 0, -1.0, 1.0)  # eigenvectors come with either sign
-    basis = (vectors * signs / values.sqrt()).T.to(deviations) @ deviations
-    return Plane("principal", basis, torch.zeros(2, dtype=torch.float64))
+    origin = outside.mean(0)
+    x = annealed - origin
+    scatter = outside - origin
+    length = x.norm()
+    if len(outside) < 3 or not length > 0:
+        raise ValueError(f"{len(outside)} earlier snapshots and an annealed end that span no plane; give at least 3")
+    x = x / length
+    scatter = scatter - torch.outer(scatter @ x, x)
+    values, vectors = torch.linalg.eigh(_products(scatter, scatter))  # n x n: its eigenvectors give the directions
+    if values[-1] <= 1e-10 * length.double().square():  # nothing but rounding
+        raise ValueError("earlier snapshots that differ along one line only; give others")
+    first = vectors[:, -1] * (-1.0 if vectors[-1, -1] < 0 else 1.0)  # eigenvectors come with either sign
+    y = first.to(scatter) @ scatter
+    return Plane(origin, torch.stack([x, y / y.norm()]))
 
 
-def _grid(coordinates: Tensor, resolution: int, margin: float) -> list[Tensor]:
-    low, high = coordinates.min(0).values, coordinates.max(0).values
-    room = margin * (high - low)
-    axes = np.linspace((low - room).numpy(), (high + room).numpy(), resolution).T
-    return [torch.tensor(point, dtype=torch.float64) for point in product(*axes)]
+Scores: TypeAlias = dict[str, float]
 
 
-def planes(
-    folders: Sequence[Path],
+def _grid(
+    plane: Plane, inside: Tensor, resolution: int, score: Callable[[Tensor], Scores], by: str
+) -> dict[tuple[float, float], Scores]:
+    """Scores by coordinates, on a grid around `inside` (n, 2) that grows until its best point by `by` is an inner one.
+
+    It grows by a line at a time, at most `resolution` of them a side: a surface that falls without end has none.
+    """
+    low, high = inside.min(0).values, inside.max(0).values
+    step = (high - low) / (resolution - 1) * 1.5  # a quarter of the points' range beyond them on each side
+    start = low - (high - low) / 4
+    axes = [[float(start[a] + step[a] * i) for i in range(resolution)] for a in range(2)]
+    known: dict[tuple[float, float], Scores] = {}
+    while True:
+        for x, y in product(*axes):
+            if (x, y) not in known:
+                known[x, y] = score(plane.point(torch.tensor([x, y], dtype=torch.float64)))
+        best = min(known, key=lambda at: known[at][by])
+        grown = False
+        for a, axis in enumerate(axes):
+            if len(axis) < 3 * resolution and best[a] in (axis[0], axis[-1]):
+                first = best[a] == axis[0]
+                axis.insert(0 if first else len(axis), best[a] + float(step[a]) * (-1 if first else 1))
+                grown = True
+        if not grown:
+            return known
+
+
+def measure(
+    window: Mapping[int, Path],
+    outside: Sequence[Path],
+    annealed: Path,
     model: PreTrainedModel,
-    score: Callable[[], dict[str, float]],
+    score: Callable[[], Scores],
+    loss: Callable[[], float],
     resolution: int,
-    margin: float = 0.5,
 ) -> pd.DataFrame:
-    """Scores of snapshots, their mean, and a grid of points around them in both planes.
+    """Scores on the plane, and the loss along the lines from each snapshot of a window, and their mean, to its optimum.
 
     Args:
-        folders: snapshots, oldest first.
-        model: of their architecture; holds the merged model afterwards.
-        score: scores by metric of what `model` holds when it is called: snapshots + 1 times, and for each plane
-            resolution^2 + snapshots times.
-        resolution: points along an axis. Give an even number: the merged model lies near the middle of the grid, and a
-            point right on it would often be the best only because it is the merged model.
-        margin: how far the grid reaches beyond the snapshots on each side of an axis, as a share of their range on it.
+        window: snapshots by tokens.
+        outside: earlier snapshots, oldest first, none of the window.
+        annealed: the end of a run annealed from the same trajectory.
+        model: of their architecture; holds the optimum afterwards.
+        score: scores by metric of what `model` holds when it is called.
+        loss: held-out loss of what `model` holds; the optimum of the plane is the grid's point with the least.
+        resolution: points along an axis of the grid, before it grows.
 
     Returns:
-        One row a point and metric: plane (weights | principal), role, snapshot (1 = oldest; 0 where the point is
-        none), x, y, metric, value, and explained_x, explained_y, the shares of the snapshots' variance over all
-        weights that lie along the axes. Roles: grid; merged; snapshot, the score of the whole snapshot, at its
-        projection; snapshot_in_plane, the score of the plane's point there.
+        Rows role, tokens, x, y, along, metric, value, share. Roles: grid; snapshot and merged (the window's, scored
+        where they are, shown at their projections), outside, annealed; optimum, the grid's best; line, the loss at
+        `along` (0 to 1) of the way from the snapshot of `tokens`, or from the merged model (tokens 0), to the optimum.
+        share: of the window's variance about its mean that lies in the plane.
 
     Raises:
-        ValueError: for fewer than 3 snapshots, snapshots that do not differ, or folders that cannot be averaged.
+        ValueError: for a window of fewer than 2 snapshots, folders that span no plane or cannot be averaged.
     """
-    if len(folders) < 3 or resolution < 2:
-        raise ValueError(f"{len(folders)} snapshots, resolution={resolution}: give at least 3 and 2 to span a plane")
-    vectors = snapshot_vectors(folders, model)
-    merged = vectors.mean(0)
-    deviations = vectors - merged
-    both_planes = [weights_plane(model, merged), principal_plane(deviations)]
-    progress = tqdm(
-        total=len(folders) + 1 + 2 * (resolution**2 + len(folders)), desc="points", leave=False, disable=None
-    )
+    if len(window) < 2 or resolution < 3:
+        raise ValueError(f"{len(window)} snapshots, resolution={resolution}: give at least 2 and 3")
+    order = sorted(window)
+    vectors = snapshot_vectors([window[at] for at in order], model)
+    merged, others = vectors.mean(0), snapshot_vectors(outside, model)
+    end = snapshot_vectors([annealed], model)
+    plane = fit_plane(others, end[0])
+    bar = tqdm(desc="points", leave=False, disable=None)
 
-    def scored(vector: Tensor) -> dict[str, float]:
+    def scored(vector: Tensor) -> Scores:
         write_vector(model, vector)
-        progress.update()
-        return score()
+        bar.update()
+        return {**score(), LOSS: loss()}
 
-    snapshot_scores = [scored(vector) for vector in vectors]
-    merged_scores = scored(merged)
-    rows = []
-    for plane in both_planes:
-        at = plane.coordinates(deviations)
-        variance = (at - plane.merged).square().sum(0) * plane.squared_lengths()
-        explained = variance / _products(deviations, deviations).trace()
-        points = [("grid", 0, p, scored(merged + plane.deviation(p))) for p in _grid(at, resolution, margin)]
-        for i, (point, scores) in enumerate(zip(at, snapshot_scores, strict=True), start=1):
-            points.append(("snapshot", i, point, scores))
-            points.append(("snapshot_in_plane", i, point, scored(merged + plane.deviation(point))))
-        points.append(("merged", 0, plane.merged, merged_scores))
-        rows += [
-            (plane.name, role, i, *point.tolist(), metric, value, *explained.tolist())
-            for role, i, point, scores in points
-            for metric, value in scores.items()
-        ]
-    progress.close()
-    write_vector(model, merged)
-    columns = ["plane", "role", "snapshot", "x", "y", "metric", "value", "explained_x", "explained_y"]
-    return pd.DataFrame(rows, columns=columns)
+    rows: list[tuple[str, int, float, float, float, str, float]] = []
+
+    def add(role: str, tokens: int, at: Tensor, scores: Scores, along: float = 0.0) -> None:
+        rows.extend((role, tokens, *at.tolist(), along, metric, value) for metric, value in scores.items())
+
+    named = [("snapshot", at, vector) for at, vector in zip(order, vectors, strict=True)]
+    named += [("merged", 0, merged), ("annealed", 0, end[0])]
+    places = plane.coordinates(torch.stack([vector for _, _, vector in named]))
+    for (role, tokens, vector), place in zip(named, places, strict=True):
+        add(role, tokens, place, scored(vector))
+    for i, place in enumerate(plane.coordinates(others)):
+        add("outside", i, place, {LOSS: float("nan")})
+    grid = _grid(plane, torch.cat([places, plane.coordinates(others)]), resolution, scored, LOSS)
+    for at, scores in grid.items():
+        add("grid", 0, torch.tensor(at), scores)
+    best = min(grid, key=lambda at: grid[at][LOSS])
+    add("optimum", 0, torch.tensor(best), grid[best])
+    optimum = plane.point(torch.tensor(best, dtype=torch.float64))
+    for (role, tokens, vector), place in zip(named, places, strict=True):
+        for along in ALONG if role != "annealed" else ():
+            write_vector(model, vector + along * (optimum - vector))
+            bar.update()
+            add("line", tokens, place, {LOSS: loss()}, along)
+    bar.close()
+    write_vector(model, optimum)
+    scatter = vectors - merged
+    share = _products(scatter, plane.basis).square().sum() / _products(scatter, scatter).trace()
+    columns = ["role", "tokens", "x", "y", "along", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns).assign(share=float(share))

@@ -1,0 +1,73 @@
+"""The evidence for each part of a claim: one function a name in claims.yaml, `evidence` or `margin_of`.
+
+    f(study, measure, seeds, **settings) -> DataFrame, a row a seed, a column a number; positive favours the claim
+    f(study, measure, seeds, **settings) -> Series by seed, for `margin_of`: the number that the margin is a share of
+
+`settings` are the part's own; a margin takes those of them that it knows. Where a seed's records lack, records.Missing
+says what.
+"""
+
+from verdicts.evidence.along_run import (
+    duration_decides,
+    fewer_over_more,
+    interval_spread,
+    method_gains,
+    method_order,
+    method_spread,
+    wide_loses,
+)
+from verdicts.evidence.annealing import (
+    annealing_gain,
+    early_merge,
+    gain_falls,
+    larger_gains_more,
+    merge_over,
+    share_recovered,
+)
+from verdicts.evidence.choosing import regret_over_seeds, regret_over_sizes
+from verdicts.evidence.curves import loss_saved, norm_ratio
+from verdicts.evidence.forecast import (
+    forecast_bias,
+    forecast_coverage,
+    forecast_gain,
+    forecast_skill,
+    tokens_needed,
+)
+from verdicts.evidence.gains import best_interval_growth, gain_by_size, gain_slope, mean_gain, rate_slope
+from verdicts.evidence.tuned import columns_better, tuned_over_baseline
+from verdicts.evidence.weight_space import farther_share, inequality_room, prediction_slope
+
+__all__ = [
+    "annealing_gain",
+    "best_interval_growth",
+    "columns_better",
+    "duration_decides",
+    "early_merge",
+    "farther_share",
+    "fewer_over_more",
+    "forecast_bias",
+    "forecast_coverage",
+    "forecast_gain",
+    "forecast_skill",
+    "gain_by_size",
+    "gain_falls",
+    "gain_slope",
+    "inequality_room",
+    "interval_spread",
+    "larger_gains_more",
+    "loss_saved",
+    "mean_gain",
+    "merge_over",
+    "method_gains",
+    "method_order",
+    "method_spread",
+    "norm_ratio",
+    "prediction_slope",
+    "rate_slope",
+    "regret_over_seeds",
+    "regret_over_sizes",
+    "share_recovered",
+    "tokens_needed",
+    "tuned_over_baseline",
+    "wide_loses",
+]
