@@ -1,7 +1,7 @@
 """lm-eval's Hugging Face model, made fast for scoring many weights of one small model.
 
 Same results as lm-eval's HFLM to float tolerance, from less work:
-- each text is encoded once;
+- each text is encoded once a process, whichever model it is for;
 - the choices of an item share one pass over their context: they stand one after the other in one row, and a mask
   hides each from the others (tree attention, as in SpecInfer, arXiv 2305.09781);
 - the output head runs only where a token is scored;
@@ -29,6 +29,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 _PLAIN_HEAD = ("qwen3", "qwen3_moe", "llama", "mixtral")
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 _HEAD_LOGITS = {"cpu": 2**19, "cuda": 2**28}  # logits at once: what stays in a CPU's cache, or fits a GPU
+
+# By tokenizer: a process scores models of many runs with one tokenizer, and encoding a suite takes seconds.
+_encodings: dict[str, dict[tuple, list[int]]] = {}
 
 Encoded = tuple[object, list[int], list[int]]  # (anything, context, continuation), lm-eval's order
 Answer = tuple[float, bool]  # (log-likelihood in nats, is the continuation the greedy one)
@@ -63,7 +66,7 @@ class FastLM(HFLM):
             # Products on tensor cores (TF32), sums in fp32: fast enough, and no merge is rounded to bf16.
             torch.set_float32_matmul_precision("high")
         self._threads = threads
-        self._encodings: dict[tuple, list[int]] = {}
+        self._encodings = _encodings.setdefault(tokenizer.backend_tokenizer.to_str(), {})
         self._fast = model.config.model_type in _PLAIN_HEAD and model.config._attn_implementation == "sdpa"
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""One bar for all runs that are in training; a line now and then where the output is no terminal."""
+"""A bar for all runs in training, one for all models to score; a line now and then where the output is no terminal."""
 
 from __future__ import annotations
 
@@ -71,6 +71,33 @@ class TrainingBar:
                 f"tokens, loss {loss:.3f}",
                 flush=True,
             )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+class ScoringBar:
+    """How many models are scored.
+
+    Args:
+        total: models to score.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._began = self._said = time.perf_counter()
+        self._terminal = sys.stderr.isatty()
+        self._total = total
+        self._bar = tqdm(total=total, unit="model", desc="scored", disable=not self._terminal, leave=False)
+
+    def look(self, done: int) -> None:
+        """Show that `done` models are scored."""
+        now = time.perf_counter()
+        self._bar.update(done - self._bar.n)
+        if not self._terminal and done and now - self._said > LINE_SECONDS:
+            self._said, speed = now, done / (now - self._began)
+            left = duration((self._total - done) / speed)
+            print(f"  {done} of {count(self._total, 'model')} scored, about {left} left", flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

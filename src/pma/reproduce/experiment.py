@@ -140,9 +140,17 @@ def measured_windows(measurement: MeasurementConfig | DictConfig, merge_interval
     return windows
 
 
-def merges_of(job: DictConfig, experiments: Iterable[DictConfig]) -> Iterator[RunMerges]:
-    """Yield the merges that experiments score, each merge once, in the order of the records."""
-    seen: set[tuple[str, int, str, Recipe]] = set()
+Merged = tuple[str, int, str, Recipe]  # run, seed and suite of a merge
+
+
+def merges_of(
+    job: DictConfig, experiments: Iterable[DictConfig], seen: set[Merged] | None = None
+) -> Iterator[RunMerges]:
+    """Yield the merges that experiments score, each merge once, in the order of the records.
+
+    Those in `seen` are left out, and the others are added to it.
+    """
+    seen = set() if seen is None else seen
     for part in (part for experiment in experiments for part in experiment.parts):
         suite = job.scale.suite or part.suite
         for run in part.runs if part.points else []:

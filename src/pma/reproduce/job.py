@@ -77,14 +77,14 @@ class ReproduceJob:
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     seeds: list[int] = field(default_factory=lambda: [0])  # of every run, and of what is forked from it
-    jobs: int = 2  # training runs at once
+    jobs: int = 2  # runs that train, or models that are scored, at once
     minutes: float | None = None  # stop after so many; the same command goes on
-    # null: train in processes here, score in this one | slurm: jobs, one a run and one for some merges | local: such
+    # null: train and score in processes here | slurm: jobs, one a run and one for some merges | local: such
     # jobs on this machine, `jobs` at once
     launcher: str | None = None
     nodes: int = 1  # of a training job
     gpus_per_node: int = 0  # of a job; as many processes a node train the run together
-    merges_per_job: int = 4  # of one run, that a scoring job takes one after the other
+    merges_per_job: int = 4  # of one run, that a scoring job or process takes one after the other
     scoring_python: str | None = None  # interpreter of scoring jobs, where vLLM has an environment of its own
     slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: +slurm.partition=NAME
     slurm_setup: list[str] = field(default_factory=list)  # shell lines before a job's work

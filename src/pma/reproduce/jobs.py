@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import UncompletedJobError
 
 from pma.config import CONF_DIR
-from pma.reproduce.experiment import RunMerges, RunSeed, merges_of
-from pma.reproduce.measure import measure_task
+from pma.reproduce.experiment import RunSeed
+from pma.reproduce.measure import measure_task, measurements_to_do
 from pma.reproduce.runs import TrainingTask
-from pma.reproduce.score import ScoredMerges, ScoredRun, score_task
+from pma.reproduce.score import ScoredRun, score_task, scored_runs, shares_to_score
 from pma.reproduce.train_run import train_task
 
 
@@ -44,20 +44,15 @@ class SchedulerJobs:
         wait_for("training", {task.name: submitted[task.run] for task in tasks})
 
     def score(self, experiments: list[DictConfig]) -> Iterator[tuple[DictConfig, list[ScoredRun]]]:
-        """Score the merges that no job has scored yet, then yield each experiment with the scores of its merges.
+        """Score and measure what no job has yet, then yield each experiment with the scores of its merges.
 
         Raises:
             ValueError: when a job fails, after all have ended; a second call keeps what is done.
         """
         self._submit_scoring(experiments)
+        self._submit_measuring(experiments)
         for experiment in experiments:
-            scored = []
-            for merges in merges_of(self._job, [experiment]):
-                cache = ScoredMerges(self._job, self._configs[merges.run, merges.seed], merges.suite)
-                results = [cache.read(recipe) for recipe in merges.recipes]
-                scored.append(ScoredRun(merges, [result for result in results if result is not None]))
-                assert len(scored[-1].scores) == len(results), "a scoring job ended well without all of its scores"
-            yield experiment, scored
+            yield experiment, scored_runs(self._job, [experiment], self._configs)
 
     def _submit_scoring(self, experiments: list[DictConfig]) -> None:
         job, shape = self._job, self._single_process()
@@ -65,29 +60,21 @@ class SchedulerJobs:
             shape["gpus_per_node"] = job.gpus_per_node
         executor = self._executor(shape, job.scoring_python)[0]
         submitted: dict[str, submitit.Job] = {}
-        for merges in merges_of(job, experiments):
-            cfg = self._configs[merges.run, merges.seed]
-            cache = ScoredMerges(job, cfg, merges.suite)
-            todo = [recipe for recipe in merges.recipes if not cache.holds(recipe)]
-            for first in range(0, len(todo), job.merges_per_job):
-                if job.launcher == "local" and len(submitted) >= job.jobs:
-                    list(submitted.values())[-job.jobs].wait()
-                recipes = tuple(todo[first : first + job.merges_per_job])
-                share = RunMerges(merges.run, merges.seed, merges.suite, recipes)
-                ends = f"merges from {recipes[0].end} to {recipes[-1].end} tokens"
-                name = f"{len(submitted) + 1}: run={share.run} seed={share.seed} suite={share.suite}, {ends}"
-                submitted[name] = executor.submit(score_task, job, cfg, share)
+        for share in shares_to_score(job, experiments, self._configs):
+            if job.launcher == "local" and len(submitted) >= job.jobs:
+                list(submitted.values())[-job.jobs].wait()
+            ends = f"merges from {share.recipes[0].end} to {share.recipes[-1].end} tokens"
+            name = f"{len(submitted) + 1}: run={share.run} seed={share.seed} suite={share.suite}, {ends}"
+            submitted[name] = executor.submit(score_task, job, self._configs[share.run, share.seed], share)
         wait_for("scoring", submitted)
 
-    def measure(self, experiment: DictConfig, folder: Path) -> None:
-        """Do an experiment's measurements in one job, which publishes their tables in `folder`.
-
-        Raises:
-            ValueError: when the job fails.
-        """
+    def _submit_measuring(self, experiments: list[DictConfig]) -> None:
         executor = self._executor(self._single_process())[0]
-        submitted = executor.submit(measure_task, self._job, experiment, self._configs, folder)
-        wait_for("measuring", {experiment.name: submitted})
+        submitted = {
+            todo.name: executor.submit(measure_task, self._job, todo)
+            for todo in measurements_to_do(self._job, experiments, self._configs)
+        }
+        wait_for("measuring", submitted)
 
     def _single_process(self) -> dict[str, int]:
         """The shape of a job of one process."""

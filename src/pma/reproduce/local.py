@@ -1,24 +1,23 @@
-"""Do the work of a reproduction on this machine: train in processes, score and measure in the calling one."""
+"""Do the work of a reproduction on this machine, in processes that train, score and measure side by side."""
 
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pma.device import cpu_threads
-from pma.reproduce.bar import LINE_SECONDS, TrainingBar
+from pma.reproduce.bar import ScoringBar, TrainingBar
 from pma.reproduce.clock import Clock
-from pma.reproduce.experiment import RunSeed, merges_of
-from pma.reproduce.measure import measure
+from pma.reproduce.experiment import Merged, RunSeed
+from pma.reproduce.measure import measure_task, measurements_to_do
 from pma.reproduce.runs import TrainingTask, longest_first
-from pma.reproduce.score import ScoredRun, Suites, score_merges
+from pma.reproduce.score import ScoredRun, score_task, scored_runs, shares_to_score
 from pma.reproduce.train_run import train_run
-from pma.words import experiment_title
+
+Task = Future[str | None]  # that returns what went wrong, or None
 
 _LOOK_SECONDS = 1.0  # between two looks at how far the runs are
 
@@ -28,7 +27,6 @@ class LocalProcesses:
 
     def __init__(self, job: DictConfig, configs: dict[RunSeed, DictConfig], clock: Clock) -> None:
         self._job, self._configs, self._clock = job, configs, clock
-        self._suites = Suites()
 
     def train(self, tasks: list[TrainingTask]) -> None:
         """Train runs, each after the one it starts from. When the clock ends, the runs in work stop with a checkpoint.
@@ -38,7 +36,7 @@ class LocalProcesses:
         """
         job, clock = self._job, self._clock
         waiting = longest_first(tasks)
-        running: dict[Future[str | None], TrainingTask] = {}
+        running: dict[Task, TrainingTask] = {}
         failed: list[str] = []
         threads = cpu_threads(job.threads)
         bar = TrainingBar({task.run: self._configs[task.run] for task in tasks})
@@ -70,25 +68,47 @@ class LocalProcesses:
         return [] if minutes is None else [f"minutes={max(minutes, 0.01):.3f}"]
 
     def score(self, experiments: list[DictConfig]) -> Iterator[tuple[DictConfig, list[ScoredRun]]]:
-        """Yield each experiment with the scores of its merges.
+        """Score and measure `jobs` things at once, and yield each experiment with the scores of its merges.
 
         Raises:
-            OutOfTime: between two merges.
+            OutOfTime: what is in work then is let finish, and kept.
+            ValueError: when something fails.
         """
-        for experiment in experiments:
-            said = time.perf_counter()
-            scored = []
-            for merges in merges_of(self._job, [experiment]):
-                cfg = self._configs[merges.run, merges.seed]
-                scored.append(
-                    score_merges(self._job, cfg, merges, self._suites, self._clock, experiment_title(experiment.name))
-                )
-                if time.perf_counter() - said > LINE_SECONDS:
-                    said = time.perf_counter()
-                    print(f"  {experiment_title(experiment.name)}: {cfg.run_id} scored", flush=True)
-            yield experiment, scored
+        # vLLM takes all memory of a GPU. Models in processes of one thread each are scored faster than one in threads.
+        processes = 1 if self._job.scale.scoring == "vllm" else self._job.jobs
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+        try:
+            work, models = self._submit_scoring(pool, processes, experiments)
+            bar = ScoringBar(sum(models.values()))
+            for experiment, futures in zip(experiments, work, strict=True):
+                while unfinished := [future for future in futures if not future.done()]:
+                    self._clock.check()
+                    wait(unfinished, _LOOK_SECONDS)
+                    bar.look(sum(count for future, count in models.items() if future.done()))
+                if failed := [error for future in futures if (error := future.result()) is not None]:
+                    raise ValueError(f"scoring failed: {failed[0]}. Call again after mending: what is done is kept")
+                yield experiment, scored_runs(self._job, [experiment], self._configs)
+            bar.close()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def measure(self, experiment: DictConfig, folder: Path) -> None:
-        """Do an experiment's measurements, and publish their tables in `folder`."""
-        self._clock.check()
-        measure(self._job, experiment, self._configs, folder)
+    def _submit_scoring(
+        self, pool: ProcessPoolExecutor, processes: int, experiments: list[DictConfig]
+    ) -> tuple[list[list[Task]], dict[Task, int]]:
+        """Submit what is not scored or measured yet: the tasks of each experiment, and how many models each scores.
+
+        A merge that an earlier experiment scores too is a task of that one alone.
+        """
+        job = OmegaConf.merge(self._job, {"threads": max(1, cpu_threads(self._job.threads) // processes)})
+        work: list[list[Task]] = []
+        models: dict[Task, int] = {}
+        seen: set[Merged] = set()
+        for experiment in experiments:
+            tasks = []
+            for share in shares_to_score(job, [experiment], self._configs, seen):
+                tasks.append(pool.submit(score_task, job, self._configs[share.run, share.seed], share))
+                models[tasks[-1]] = len(share.recipes)
+            for measured in measurements_to_do(job, [experiment], self._configs):
+                tasks.append(pool.submit(measure_task, job, measured))
+            work.append(tasks)
+        return work, models

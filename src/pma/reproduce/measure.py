@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
 from itertools import chain, product, zip_longest
 from pathlib import Path
 
@@ -14,52 +16,104 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from pma import cli
-from pma.config import register
+from pma.config import SCORING_VERSION, hash_json, register
 from pma.corpus import prepare
-from pma.files import write_text
+from pma.files import read_manifest, write_json, write_text
 from pma.layout import run_window, trajectory
 from pma.merge import average, sma
 from pma.reproduce.experiment import Recipe, RunSeed, measured_windows
 from pma.reproduce.in_memory import InMemoryMerges
 from pma.reproduce.job import GRID_POINTS, HELDOUT_SEQUENCES
-from pma.reproduce.score import Suites
-from pma.run import run_folder
+from pma.reproduce.score import HERE
+from pma.run import identity, run_folder
 from pma.weightspace import curvature, landscape
-from pma.words import experiment_title
 
 AXIS = "knowledge"  # stands in for MMLU, whose contours Figure 8 shows
 
 
-def measure(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], folder: Path) -> None:
-    """Do an experiment's measurements, and publish them in `folder`.
+@dataclass(frozen=True)
+class Measured:
+    """A measurement of the runs of one seed, and the file that keeps its tables.
 
-    The tables are landscape.csv, curvature_terms.csv and curvature_losses.csv, with columns `run`, `seed` and
-    `reference` first: the run whose last snapshot is the reference of a measurement, or `mean` for the mean of the
-    first window.
+    The file's name is the hash of all that decides them: the run, the content of its snapshots, what is measured how.
+    """
+
+    kind: str
+    cfg: DictConfig
+    reference: DictConfig | None
+    windows: tuple[Recipe, ...]
+    keys: dict[str, str | int]  # columns that stand first: run, seed, and reference, `mean` for the first window's mean
+    file: Path
+
+    @property
+    def name(self) -> str:
+        """The measurement as messages spell it."""
+        return f"{self.kind} of {self.keys['run']} seed {self.keys['seed']}"
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return its tables by name: landscape, or curvature_terms and curvature_losses."""
+        texts = json.loads(self.file.read_text(encoding="utf-8"))
+        # As text all the way, so that a number is written as it was the first time.
+        return {name: pd.read_csv(StringIO(text), dtype=str, keep_default_na=False) for name, text in texts.items()}
+
+
+def measurements(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig]) -> Iterator[Measured]:
+    """Yield the measurements of an experiment, each for every seed. All their runs are trained.
 
     Raises:
         ValueError: when a snapshot is missing.
     """
-    suites = Suites()
+    for m, seed in product(experiment.measurements, job.seeds):
+        cfg = configs[m.run, seed]
+        reference = None if m.reference is None else configs[m.reference, seed]
+        windows = tuple(measured_windows(m, job.scale.merge_interval))
+        folders = [*_folders(cfg, windows).values()] + ([] if reference is None else [_last_snapshot(reference)])
+        decides = [
+            m.kind, identity(cfg), [w.window for w in windows], [read_manifest(f)["content"] for f in folders],
+            prepare(cfg.data, Path(cfg.data_dir)).name, AXIS, GRID_POINTS, HELDOUT_SEQUENCES, SCORING_VERSION,
+        ]  # fmt: skip
+        file = Path(job.data_dir) / "scores" / "measured" / f"{hash_json(decides)}.json"
+        keys = {"run": m.run, "seed": seed, "reference": m.reference or "mean"}
+        yield Measured(m.kind, cfg, reference, windows, keys, file)
+
+
+def measurements_to_do(
+    job: DictConfig, experiments: Iterable[DictConfig], configs: dict[RunSeed, DictConfig]
+) -> list[Measured]:
+    """Return the measurements of experiments that are not done yet."""
+    every = (measured for experiment in experiments for measured in measurements(job, experiment, configs))
+    return [measured for measured in every if not measured.file.is_file()]
+
+
+def write_measurements(
+    job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], folder: Path
+) -> None:
+    """Publish the tables of an experiment's measurements in `folder`, all seeds in one: landscape.csv,
+    curvature_terms.csv and curvature_losses.csv, with columns `run`, `seed` and `reference` first."""
     tables: dict[str, list[pd.DataFrame]] = {}
-    for measurement, seed in product(experiment.measurements, job.seeds):
-        cfg, reference = configs[measurement.run, seed], None
-        if measurement.reference is not None:
-            reference = configs[measurement.reference, seed]
-        windows = measured_windows(measurement, job.scale.merge_interval)
-        scorer = InMemoryMerges(job, cfg, suites.load("proxy", cfg))
-        for name, table in _KINDS[measurement.kind](cfg, scorer, windows, reference).items():
-            table.insert(0, "reference", measurement.reference or "mean")
-            table.insert(0, "seed", seed)
-            table.insert(0, "run", measurement.run)
+    for measured in measurements(job, experiment, configs):
+        for name, table in measured.tables().items():
+            for at, (column, value) in enumerate(measured.keys.items()):
+                table.insert(at, column, value)
             tables.setdefault(name, []).append(table)
-        what = f"{measurement.kind} of {measurement.run} seed {seed}"
-        print(f"  {experiment_title(experiment.name)}: {what} measured", flush=True)
     for name, parts in tables.items():
         write_text(folder / f"{name}.csv", pd.concat(parts).to_csv(index=False))
 
 
-def _folders(cfg: DictConfig, windows: list[Recipe]) -> dict[int, Path]:
+def measure_task(job: DictConfig, measured: Measured) -> str | None:
+    """Do a measurement in a process of its own; return what went wrong, in one line, if a user can mend it."""
+    register()
+    torch.set_num_threads(1)  # so that no number depends on how many cores there are
+    try:
+        scorer = InMemoryMerges(job, measured.cfg, HERE.suite("proxy", measured.cfg))
+        tables = _KINDS[measured.kind](measured.cfg, scorer, list(measured.windows), measured.reference)
+        write_json(measured.file, {name: table.to_csv(index=False) for name, table in tables.items()})
+    except cli.ERRORS as error:
+        return cli.message(error)
+    return None
+
+
+def _folders(cfg: DictConfig, windows: Sequence[Recipe]) -> dict[int, Path]:
     """Snapshot folders of windows, by tokens."""
     folders: dict[int, Path] = {}
     for w in windows:
@@ -120,15 +174,3 @@ def heldout_batch(cfg: DictConfig) -> Tensor:
         by_domain.append([ids[i : i + length] for i in range(0, len(ids) - length + 1, length)])
     in_turn = [row for row in chain.from_iterable(zip_longest(*by_domain)) if row is not None]
     return torch.tensor(in_turn[:HELDOUT_SEQUENCES])
-
-
-def measure_task(
-    job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig], folder: Path
-) -> str | None:
-    """Measure in a job of a scheduler; return what went wrong, in one line, if a user can mend it."""
-    register()
-    try:
-        measure(job, experiment, configs, folder)
-    except cli.ERRORS as error:
-        return cli.message(error)
-    return None

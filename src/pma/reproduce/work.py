@@ -14,6 +14,7 @@ from pma.reproduce.clock import Clock, OutOfTime
 from pma.reproduce.experiment import RunSeed
 from pma.reproduce.jobs import SchedulerJobs
 from pma.reproduce.local import LocalProcesses
+from pma.reproduce.measure import write_measurements
 from pma.reproduce.progress import experiment_folder, missing_tokens
 from pma.reproduce.publish import print_signal_to_noise, records_of, write_manifest, write_scores
 from pma.reproduce.runs import TrainingTask
@@ -28,10 +29,7 @@ class Workers(Protocol):
         """Train runs, each after the one it starts from."""
 
     def score(self, experiments: list[DictConfig]) -> Iterator[tuple[DictConfig, list[ScoredRun]]]:
-        """Yield each experiment with the scores of its merges."""
-
-    def measure(self, experiment: DictConfig, folder: Path) -> None:
-        """Do an experiment's measurements, and publish their tables in `folder`."""
+        """Yield each experiment with the scores of its merges, once its measurements are done too."""
 
 
 def work(
@@ -78,7 +76,7 @@ def _score(
         records, items = records_of(job, experiment, configs, scored)
         write_scores(folder, records, items)
         if experiment.measurements:
-            workers.measure(experiment, folder)
+            write_measurements(job, experiment, configs, folder)
         seconds = time.perf_counter() - began
         write_manifest(job, experiment, configs, folder, seconds)
         if any(part.noise_points for part in experiment.parts):
