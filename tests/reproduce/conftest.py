@@ -29,7 +29,7 @@ def two_merges(compose_job: Compose) -> Compose:
     """A job of some overrides with two merges of the main run at 200 V, or at every one of `points`."""
 
     def make(*overrides: str, points: tuple[float, ...] = (200,)) -> DictConfig:
-        job = compose_job("experiment=figure_4", *overrides)
+        job = compose_job("experiment=figure_4", "jobs=1", *overrides)
         merges = [RecipeConfig("last"), RecipeConfig("sma", n=3)]
         job.experiment.parts = [PartConfig(["moe_main"], points=list(points), recipes=merges)]
         return job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +20,12 @@ from pma.reproduce.train_run import train_run
 Task = Future[str | None]  # that returns what went wrong, or None
 
 _LOOK_SECONDS = 1.0  # between two looks at how far the runs are
+
+
+def spawned(processes: int) -> ProcessPoolExecutor:
+    """Return a pool of processes, each of which does many tasks, because torch takes seconds to import."""
+    # Spawned, because a fork of a process with OpenMP threads can hang.
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
 
 
 class LocalProcesses:
@@ -40,9 +46,7 @@ class LocalProcesses:
         failed: list[str] = []
         threads = cpu_threads(job.threads)
         bar = TrainingBar({task.run: self._configs[task.run] for task in tasks})
-        # Spawned, because a fork of a process with OpenMP threads can hang. A worker trains many runs, because torch
-        # takes seconds to import.
-        with ProcessPoolExecutor(job.jobs, multiprocessing.get_context("spawn")) as pool:
+        with spawned(job.jobs) as pool:
             while waiting and not failed and clock.left() != 0 or running:
                 if not failed and clock.left() != 0:
                     blocked = {task.run for task in (*waiting, *running.values())}
@@ -74,11 +78,12 @@ class LocalProcesses:
             OutOfTime: what is in work then is let finish, and kept.
             ValueError: when something fails.
         """
-        # vLLM takes all memory of a GPU. Models in processes of one thread each are scored faster than one in threads.
-        processes = 1 if self._job.scale.scoring == "vllm" else self._job.jobs
-        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+        # Models in processes of one thread each are scored faster than one in several threads. One at a time needs no
+        # process of its own; nor does vLLM, which takes all memory of a GPU.
+        at_once = 1 if self._job.scale.scoring == "vllm" else self._job.jobs
+        pool: Executor = ThreadPoolExecutor(1) if at_once == 1 else spawned(at_once)
         try:
-            work, models = self._submit_scoring(pool, processes, experiments)
+            work, models = self._submit_scoring(pool, at_once, experiments)
             bar = ScoringBar(sum(models.values()))
             for experiment, futures in zip(experiments, work, strict=True):
                 while unfinished := [future for future in futures if not future.done()]:
@@ -93,13 +98,13 @@ class LocalProcesses:
             pool.shutdown(cancel_futures=True)
 
     def _submit_scoring(
-        self, pool: ProcessPoolExecutor, processes: int, experiments: list[DictConfig]
+        self, pool: Executor, at_once: int, experiments: list[DictConfig]
     ) -> tuple[list[list[Task]], dict[Task, int]]:
         """Submit what is not scored or measured yet: the tasks of each experiment, and how many models each scores.
 
         A merge that an earlier experiment scores too is a task of that one alone.
         """
-        job = OmegaConf.merge(self._job, {"threads": max(1, cpu_threads(self._job.threads) // processes)})
+        job = OmegaConf.merge(self._job, {"threads": max(1, cpu_threads(self._job.threads) // at_once)})
         work: list[list[Task]] = []
         models: dict[Task, int] = {}
         seen: set[Merged] = set()

@@ -72,12 +72,9 @@ class ScoredMerges:
             return None
         return ScoredMerge(recipe, *cached)
 
-    def add(self, recipe: Recipe, scores: Path) -> ScoredMerge:
-        """Note the file with the scores of a merge, and return them."""
+    def add(self, recipe: Recipe, scores: Path) -> None:
+        """Note the file with the scores of a merge."""
         write_json(self._file(recipe), {"scores": scores.relative_to(self._scores).as_posix()})
-        cached = read_scores(scores)
-        assert cached is not None
-        return ScoredMerge(recipe, *cached)
 
     def _file(self, recipe: Recipe) -> Path:
         return self._scores / "merges" / f"{self.key(recipe)}.json"
