@@ -12,7 +12,7 @@ from records import ROOT, Study
 from sizes import sizes
 
 from pma.words import count
-from verdicts.decide import Decisions
+from verdicts.decide import Decision, Decisions
 from verdicts.judge import Judged
 from verdicts.tables import BITS, counts_text, estimate_text, markdown_table, parts_text
 
@@ -58,7 +58,7 @@ def claims_block(decided: Mapping[str, Decisions]) -> str:
             [
                 f"{decision.claim.name}: {decision.claim.text}",
                 "<br>".join(map(_number, decision.counted)),
-                f"**{decision.verdict}**: {parts_text(decision)}",
+                _verdict(decision),
                 f"[{decision.claim.source}](docs/claims.md#{decision.claim.name.lower()})",
             ]
             for decision in decisions
@@ -66,6 +66,14 @@ def claims_block(decided: Mapping[str, Decisions]) -> str:
         header = ["the paper's claim", f"our numbers, scale {scale}", "verdict, part by part", "details"]
         blocks += ["\n".join(markdown_table(header, rows)), f"Scale {scale}: {counts_text(decisions)}."]
     return "\n\n".join(blocks)
+
+
+def _verdict(decision: Decision) -> str:
+    """The verdict, and every part that it rests on with what the part says."""
+    if len(decision.counted) < 2 or decision.verdict == "not run":
+        return f"**{decision.verdict}**: {parts_text(decision)}"
+    parts = [f"{judged.said}: {judged.part.says}" for judged in decision.counted]
+    return "<br>".join([f"**{decision.verdict}**", *parts])
 
 
 def _number(judged: Judged) -> str:
