@@ -1,26 +1,58 @@
-"""Scores for figures: means over seeds, gains over the last snapshot, and their errors.
+"""Scores for figures: means over seeds, gains over the last snapshot, and 95 % intervals of both.
 
-Everywhere: value and gain are means over seeds, a gain is positive where merging helps, accuracy is in per cent.
+Everywhere: a seed is a training run, value and gain are means over the counted seeds, a gain is positive where merging
+helps, accuracy is in per cent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from records import Missing, Study
 from style import AXES, METRICS
+from verdicts.rules import load_rules
+from verdicts.student import Student
 
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
 
+AVERAGE_BITS = {"task": "average", "metric": "bits_per_byte"}  # right answers of a suite
+HELDOUT_BITS = {"task": "heldout", "metric": "bits_per_byte"}  # the main score
+_Z95 = 1.96  # standard errors over items to each side of a 95 % interval
 # What a score belongs to; seeds are averaged over, and gains are within a seed.
-Z95 = 1.96  # standard errors to each side of a 95 % interval
-AVERAGE_BITS = {"task": "average", "metric": "bits_per_byte"}  # the main score of a suite
 _AT = ["run", "seed", "tokens", "suite", "task", "metric"]
 _SETTING = ["method", "n", "interval"]
 _ERRORS = {"value": "error", "gain": "gain_error"}
+
+
+@cache
+def _confirmatory() -> frozenset[int]:
+    return frozenset(load_rules().common.confirmatory)
+
+
+def counted_seeds(seeds: Iterable[int]) -> list[int]:
+    """Which of some seeds make the means: the confirmatory ones of claims.yaml, or all where none of those is there."""
+    there = sorted(set(seeds))
+    return [seed for seed in there if seed in _confirmatory()] or there
+
+
+def mean_and_half(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean over rows (a row a seed) and half length of its 95 % interval, Student's t; NaN for a single row.
+
+    Returns:
+        A row for each column of `values`, with columns mean, half.
+    """
+    half = values.std(ddof=1) * _half_of_unit(len(values))
+    return pd.DataFrame({"mean": values.mean(), "half": half})
+
+
+@cache
+def _half_of_unit(n: int) -> float:
+    """Half length of the 95 % interval of a mean over n seeds whose standard deviation is 1."""
+    return Student(n, 0.0, 1.0).interval()[1]
 
 
 def paired_errors(items: pd.DataFrame) -> pd.DataFrame:
@@ -44,11 +76,11 @@ def paired_errors(items: pd.DataFrame) -> pd.DataFrame:
     return every.assign(paired=np.sqrt(every.pop("variance")))
 
 
-def scores(study: Study, experiment: str) -> pd.DataFrame:
-    """Records of an experiment, averaged over seeds: columns value, error, gain, gain_error, seeds.
+def seed_scores(study: Study, experiment: str) -> pd.DataFrame:
+    """Records of an experiment, one row a seed and setting, with columns value, gain and counted.
 
-    Errors are standard errors over seeds where there are at least 2. Else a value's error is over items, and a gain's
-    is the paired one over items.
+    Gain is over the last snapshot of the same seed and point. `counted` says whether the seed is one that the means
+    of `scores` are over.
 
     Raises:
         Missing: when the experiment has no records.
@@ -58,18 +90,43 @@ def scores(study: Study, experiment: str) -> pd.DataFrame:
     sign = table["metric"].map({name: metric.sign for name, metric in METRICS.items()})
     last = table.loc[table["method"] == "last", [*_AT, "value"]].drop_duplicates(_AT)
     table = table.merge(last.rename(columns={"value": "last"}), on=_AT, how="left")
-    table["gain"] = sign * (table["value"] - table["last"])
-    table = table.merge(paired_errors(study.items(experiment)), on=_AT + _SETTING, how="left")
-    table[["value", "stderr", "gain", "paired"]] = table[["value", "stderr", "gain", "paired"]].mul(factor, axis=0)
+    table["gain"] = sign * (table["value"] - table.pop("last"))
+    table[["value", "stderr", "gain"]] = table[["value", "stderr", "gain"]].mul(factor, axis=0)
+    table["counted"] = table["seed"].isin(counted_seeds(table["seed"]))
+    return table[[*_AT, *_SETTING, "value", "stderr", "gain", "counted", "experiment"]]
+
+
+def scores(study: Study, experiment: str) -> pd.DataFrame:
+    """Means over the counted seeds of an experiment: columns value, error, gain, gain_error, seeds.
+
+    Errors are half lengths of 95 % intervals: Student's t over the seeds where there are at least 2. With one seed they
+    are 1.96 standard errors over items, a gain's from the paired differences.
+
+    Raises:
+        Missing: when the experiment has no records.
+    """
+    table = seed_scores(study, experiment)
+    table = table[table["counted"]]
     grouped = table.groupby([key for key in _AT if key != "seed"] + _SETTING)
     means = grouped.agg(
-        value=("value", "mean"), error=("value", "sem"), items=("stderr", "mean"),
-        gain=("gain", "mean"), gain_error=("gain", "sem"), paired=("paired", "mean"), seeds=("seed", "nunique"),
+        value=("value", "mean"), error=("value", "std"), items=("stderr", "mean"),
+        gain=("gain", "mean"), gain_error=("gain", "std"), seeds=("seed", "nunique"),
     ).reset_index()  # fmt: skip
-    several = means["seeds"] > 1
-    means["error"] = means["error"].where(several, means.pop("items"))
-    means["gain_error"] = means["gain_error"].where(several, means.pop("paired"))
+    half, several = means["seeds"].map(_half_of_unit), means["seeds"] > 1
+    means["error"] = (half * means["error"]).where(several, _Z95 * means.pop("items"))
+    means["gain_error"] = half * means["gain_error"]
+    if not several.all():
+        means["gain_error"] = means["gain_error"].where(several, _Z95 * _paired(study, experiment, table, means))
     return means.assign(experiment=experiment)
+
+
+def _paired(study: Study, experiment: str, table: pd.DataFrame, means: pd.DataFrame) -> pd.Series:
+    """Standard errors over items of the gains in `means`, in their unit."""
+    items = study.items(experiment)
+    errors = paired_errors(items[items["seed"].isin(table["seed"])])
+    keys = [key for key in _AT if key != "seed"] + _SETTING
+    paired = means[keys].merge(errors.drop_duplicates(keys), on=keys, how="left")["paired"]
+    return paired * means["metric"].map({name: metric.factor for name, metric in METRICS.items()})
 
 
 def pick(table: pd.DataFrame, **conditions: Any) -> pd.DataFrame:

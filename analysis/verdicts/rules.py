@@ -74,6 +74,11 @@ class Claim:
     limits: str = ""
     tried: str = ""  # where what the claim speaks of did not arise: what was tried for it
 
+    @property
+    def command(self) -> str:
+        """What makes its records anew."""
+        return " ".join(["make", *(f"reproduce-{name.replace('_', '-')}" for name in self.experiments)])
+
 
 @dataclass(frozen=True)
 class Rules:

@@ -1,213 +1,141 @@
-"""Verdicts as tables: claims.csv, claims.md, the terminal, and what differs from the published ones."""
+"""Verdicts in words and tables: claims.csv, and what stands wherever a claim or a part is shown."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from formats import minutes, with_interval
-from records import Study
+from formats import with_interval
 
-from verdicts.decide import VERDICTS, Decision
-from verdicts.rules import Judged
-from verdicts.words import plain_words
+from verdicts.decide import VERDICTS, Decision, Decisions
+from verdicts.judge import Judged
 
-_WIDTH = 112  # of a terminal's lines
-_NAMED = 2  # tests that did not hold, by name
+BITS = "bits per byte"  # the unit of most parts, which some tables leave out
+_FORMS = {"steps": "+z.1f", "doublings": "+z.2f"}  # "z" of Python's format: what rounds to zero has no sign
+_DIGITS = 6  # significant ones, of claims.csv
+_VERBS = {"open": "is open", "not run": "was not run", "shown": "is shown, not counted"}
 
 
 def published_table(runs_dir: Path, scale: str) -> Path:
-    """Where the published verdicts of a scale stand."""
+    """Where the published verdicts of a scale stand, a row a part."""
     return runs_dir / scale / "published" / "claims.csv"
+
+
+def published_seeds(runs_dir: Path, scale: str) -> Path:
+    """Where the published numbers behind the verdicts of a scale stand, a row a part, column and seed."""
+    return runs_dir / scale / "published" / "seeds.csv"
 
 
 # ---- claims.csv
 
 
-def result_table(decisions: Sequence[Decision], scale: str) -> pd.DataFrame:
-    """One row a test; a claim without tests has one row. Numbers with six digits."""
+def result_table(decisions: Decisions, scale: str) -> pd.DataFrame:
+    """claims.csv: one row a part; a claim without parts has one row. Numbers with six significant digits."""
     rows = []
     for decision in decisions:
-        shared = {
-            "verdict": decision.verdict,
-            "sentence": decision.sentence,
-            "experiments": " ".join(decision.claim.experiments),
-            "command": decision.claim.command,
-            "seconds": decision.seconds,
-        }
-        for judged in decision.judged or [None]:
-            numbers = {} if judged is None else _test_row(judged)
-            rows.append({"claim": decision.claim.name, "scale": scale, **numbers, **shared})
-    columns = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
-    return pd.DataFrame(rows, columns=columns).round(6)
+        claim = {"claim": decision.claim.name, "scale": scale}
+        shared = {"verdict": decision.verdict, "command": decision.claim.command, "seconds": decision.seconds}
+        parts = [_row(judged) for judged in decision.parts] or [{**_NO_PART, "reason": decision.why}]
+        rows += [{**claim, **part, **shared} for part in parts]
+    table = pd.DataFrame(rows)
+    floats = table.select_dtypes("float").columns
+    table[floats] = table[floats].map(lambda number: float(f"{number:.{_DIGITS}g}"))
+    return table
 
 
-def _test_row(judged: Judged) -> dict[str, Any]:
-    test = judged.test
-    accuracy, accuracy_low, accuracy_high = judged.accuracy
+def _row(judged: Judged) -> dict[str, Any]:
+    part, headline = judged.part, judged.headline
+    (low, high), (next_low, next_high) = headline.interval(), headline.prediction()
     return {
-        "statistic": test.statistic,
-        "rule": "control" if test.control else test.rule,
-        "unit": test.unit,
-        "estimate": test.estimate,
-        "low": judged.low,
-        "high": judged.high,
-        "margin": test.margin_value,
-        "items": test.items,
-        "seeds": test.seeds,
-        "snapshots": test.snapshots,
-        "steps": test.steps,
+        "part": part.name,
+        "says": part.says,
+        "rule": part.rule,
+        "unit": part.unit,
+        "measure": part.measure,
+        "column": judged.headline_column,
+        "n": headline.n,
+        "mean": headline.mean,
+        "low": low,
+        "high": high,
+        "prediction_low": next_low,
+        "prediction_high": next_high,
+        "smallest": part.smallest if part.rule in ("above", "all_above") else math.nan,
+        "margin": judged.margin,
         "p": judged.p,
         "p_holm": judged.p_holm,
         "outcome": judged.outcome,
-        "accuracy": accuracy,
-        "accuracy_low": accuracy_low,
-        "accuracy_high": accuracy_high,
-        "note": "; ".join(filter(None, [judged.undecidable, test.note])),
+        "reason": judged.reason,
+        "contradiction": "; ".join(contradiction.text for contradiction in judged.contradictions),
     }
 
 
-# ---- words and Markdown
+_NUMBERS = ("mean", "low", "high", "prediction_low", "prediction_high", "smallest", "margin", "p", "p_holm")
+_WORDS = ("part", "says", "rule", "unit", "measure", "column")
+_NO_PART = {
+    **dict.fromkeys(_WORDS, ""),
+    "n": 0,
+    **dict.fromkeys(_NUMBERS, math.nan),
+    "outcome": "",
+    "contradiction": "",
+}
+
+
+# ---- words
+
+
+def number_text(judged: Judged, number: float) -> str:
+    """One number of a part, in the digits of its unit; with a sign unless it is a share that a bound judges."""
+    form = _FORMS.get(judged.part.unit, "+z.3f")
+    return format(number, form.replace("+", "") if judged.part.rule == "bound" else form)
 
 
 def estimate_text(judged: Judged) -> str:
-    """The estimate with its interval."""
-    # "z" of Python's format: what rounds to zero has no sign
-    form = ".2f" if judged.test.rule in ("most", "bound") else "+z.3f"
-    return with_interval(judged.test.estimate, judged.low, judged.high, form)
-
-
-def count_text(judged: Judged) -> str:
-    """Items, steps, seeds and snapshots behind a test."""
-    test = judged.test
-    parts = [(test.items, "items"), (test.steps, "steps"), (test.seeds, "seed" if test.seeds == 1 else "seeds")]
-    counts = [f"{n} {word}" for n, word in parts if n]
-    return ", ".join(counts + [f"N = {test.snapshots}"] * (test.snapshots > 1))
-
-
-def ours(decision: Decision) -> str:
-    """The first statistic with its interval and n, and how many tests hold; why there is none, without tests."""
-    if not decision.judged:
-        return decision.why
-    first = decision.judged[0]
-    test = first.test
-    margin = f" (margin {test.margin_value:.3f})" if test.rule in ("at_least", "level") else ""
-    return (
-        f"{test.statistic}: {estimate_text(first)} {test.unit}{margin} ({count_text(first)}); "
-        f"{decision.held} of {len(decision.counted)} tests hold"
-    )
-
-
-def headline(decision: Decision) -> str:
-    """The first statistic with its interval and unit, no more: +0.039 [+0.030, +0.047] bits per byte; else a dash."""
-    if not decision.judged:
+    """The headline number with its 95 % interval, without its unit: +0.039 [+0.030, +0.047]; a dash where it lacks."""
+    headline = judged.headline
+    if headline.n == 0:
         return "-"
-    first = decision.judged[0]
-    return f"{estimate_text(first)} {first.test.unit}"
+    low, high = headline.interval()
+    form = _FORMS.get(judged.part.unit, "+z.3f")
+    return with_interval(headline.mean, low, high, form.replace("+", "") if judged.part.rule == "bound" else form)
 
 
-def shortfall(decision: Decision) -> str:
-    """What did not hold, or could not be decided: the names of the tests; empty where every test holds."""
-    if not decision.judged:
+def outcome_text(judged: Judged) -> str:
+    """A part's letter and outcome, and what contradicts it: a holds, but tasks: -0.020 [-0.030, -0.010]."""
+    also = "".join(f", {contradiction.text}" for contradiction in judged.contradictions)
+    return f"{judged.part.name} {_VERBS.get(judged.outcome, judged.outcome)}{also}"
+
+
+def parts_text(decision: Decision) -> str:
+    """Every counted part with its outcome, as it stands wherever a claim is shown: a holds; b fails.
+
+    Of a claim without parts, what was tried, or which record is missing.
+    """
+    if not decision.parts or decision.verdict == "not run":
         return decision.why
-    parts = []
-    for outcome, words in (("fails", "does not hold"), ("open", "undecided")):
-        names = [judged.test.statistic for judged in decision.counted if judged.outcome == outcome]
-        if names:
-            rest = len(names) - _NAMED
-            parts.append(f"{words}: {_once(names[:_NAMED])}{f' and {rest} more' if rest > 0 else ''}")
-    return "; ".join(parts)
+    return "; ".join(outcome_text(judged) for judged in decision.counted)
 
 
-def _once(names: Sequence[str]) -> str:
-    """Names in a row; what those share that differ after the last comma alone is said once."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        shared, _, own = name.rpartition(", ")
-        groups.setdefault(shared or own, []).extend([own] if shared else [])
-    return "; ".join(f"{shared}, {' and '.join(own)}" if own else shared for shared, own in groups.items())
+def part_line(judged: Judged) -> str:
+    """A part in one line: a holds: on average over the sizes, +0.039 [+0.030, +0.047] bits per byte."""
+    reason = f" ({judged.reason})" if judged.reason else ""
+    verb = f"{judged.part.name} {_VERBS.get(judged.outcome, judged.outcome)}{reason}"
+    parts = [judged.part.says, f"{estimate_text(judged)} {judged.part.unit}" if judged.headline.n else ""]
+    if len(judged.columns) > 1:
+        parts.append(f"the least of {len(judged.columns)}: {judged.headline_column}")
+    parts += [contradiction.text for contradiction in judged.contradictions]
+    return f"{verb}: {', '.join(filter(None, parts))}"
 
 
-def counts_text(decisions: Sequence[Decision]) -> str:
-    """How many claims have each verdict."""
-    return ", ".join(f"{sum(d.verdict == verdict for d in decisions)} {verdict}" for verdict in VERDICTS)
+def counts_text(decisions: Iterable[Decision]) -> str:
+    """How many claims have each verdict: 8 replicated, 3 partly."""
+    verdicts = [decision.verdict for decision in decisions]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-
-
-def claims_markdown(decisions: Sequence[Decision], scale: str) -> str:
-    """claims.md: the claims, then every test."""
-    lines = [f"# The claims at scale {scale}", "", "Rules and thresholds: `analysis/claims.yaml`.", ""]
-    header = ["claim", "paper", "ours, 95 % interval (n)", "verdict", "in words", "command", "cost"]
-    rows = [
-        [f"{d.claim.name} ({d.claim.source}): {d.claim.text}", d.claim.paper, ours(d), f"**{d.verdict}**"]
-        + [d.sentence, f"`{d.claim.command}`", minutes(d.seconds)]
-        for d in decisions
-    ]
-    lines += [*markdown_table(header, rows), "", "## Every test", ""]
-    header = ["claim", "statistic", "rule", "estimate [95 %]", "unit", "n", "p (Holm)", "outcome", "accuracy, points"]
-    tests = [[d.claim.name, *_test_cells(judged)] for d in decisions for judged in d.judged]
-    limits = [f"- {d.claim.name}: {d.claim.limits}" for d in decisions if d.claim.limits]
-    return "\n".join([*lines, *markdown_table(header, tests), "", "## Limits", "", *limits, ""])
-
-
-def _test_cells(judged: Judged) -> list[str]:
-    test = judged.test
-    p = "-" if math.isnan(judged.p) else f"{judged.p:.4f} ({judged.p_holm:.3f})"
-    accuracy = "-"
-    if test.accuracy is not None:
-        factor = 1 if test.unit == "doublings" else 100
-        estimate, low, high = (factor * number for number in judged.accuracy)
-        numbers = with_interval(estimate, low, high, "+.1f")
-        accuracy = numbers + (" contradicts" if judged.contradicted else "")
-    margin = f" ({test.margin_value:.3f})" if test.margin_value else ""
-    rule = f"{'control: ' if test.control else ''}{test.rule}{margin}"
-    return [test.statistic, rule, estimate_text(judged), test.unit, count_text(judged), p, judged.outcome, accuracy]
-
-
-# ---- the terminal
-
-
-def screen(decisions: Sequence[Decision], study: Study) -> str:
-    """The compact table for a terminal: each claim with its verdict, the first number, and what did not hold."""
-    scale, plain = study.scale, plain_words(study)
-    lines = [f"The paper's claims, judged at scale {scale}. Each number has its 95 % interval."]
-    if scale == "smoke":
-        lines.append("Scale smoke only proves that everything runs: these verdicts say nothing about the claims.")
-    lines.append("")
-    for d in decisions:
-        lines += _hanging(f"{d.claim.name:4} {d.verdict.upper() if d.judged else d.verdict:20}", d.claim.text)
-        if d.judged:
-            held = f"{d.held} of {len(d.counted)} tests hold ({count_text(d.judged[0])})"
-            lines += _hanging("", f"{plain(d.judged[0].test.statistic)}: {headline(d)}; {held}")
-        if short := plain(shortfall(d)):
-            lines += _hanging("", short)
-    return "\n".join([*lines, "", f"In all: {counts_text(decisions)}."])
-
-
-def _hanging(first: str, text: str) -> list[str]:
-    """A text wrapped beside its label."""
-    return textwrap.wrap(text, _WIDTH, initial_indent=f"{first:25}", subsequent_indent=" " * 25)
-
-
-def compare(decisions: Sequence[Decision], published: Path) -> str:
-    """Where verdicts differ from the published ones."""
-    if not published.exists():
-        return "No verdicts are published at this scale, so there are none to compare with."
-    before = pd.read_csv(published).groupby("claim")["verdict"].first()
-    lines = [
-        f"  {d.claim.name}: {d.verdict} here, {before.get(d.claim.name, 'missing')} published"
-        for d in decisions
-        if d.verdict != before.get(d.claim.name)
-    ]
-    if not lines:
-        return "These are the same verdicts as published."
-    return "\n".join(["Verdicts that differ from the published ones:", *lines])
