@@ -87,6 +87,11 @@ def _grid(table: pd.DataFrame, rows: Sequence[tuple[list[str], dict[str, Any]]])
     return cells
 
 
+def _behind(table: pd.DataFrame) -> str:
+    """How many merges of a table are worse than the last snapshot: 3 of 8."""
+    return f"{int((table['gain'] < 0).sum())} of {len(table)}"
+
+
 def _unit(study: Study) -> int:
     """V in tokens."""
     return study.config("moe_main")["scale"]["merge_interval"]
@@ -99,10 +104,9 @@ def _best_windows(table: pd.DataFrame, unit: int) -> list[str]:
         here = pick(table, tokens=tokens)
         best = here.loc[here["gain"].idxmax()]
         span = (best["n"] - 1) * best["interval"]
-        lost = int((here["gain"] < 0).sum())
         sentences.append(
             f"At {millions(tokens)} the best window is N = {best['n']}, {best['interval'] / unit:g} V apart: "
-            f"{quantity(span)} tokens, {100 * span / tokens:.0f} % of those seen. {lost} of {len(here)} windows are worse "
+            f"{quantity(span)} tokens, {100 * span / tokens:.0f} % of those seen. {_behind(here)} windows are worse "
             "than the last snapshot."
         )
     return sentences
@@ -162,10 +166,9 @@ def _best_ways(study: Study) -> list[str]:
         here = pick(table, tokens=tokens)
         here = here[here["method"].isin(_METHODS)].sort_values("gain")
         best, spread = _METHODS[here["method"].iloc[-1]], here["gain"].iloc[-1] - here["gain"].iloc[0]
-        lost = int((here["gain"] < 0).sum())
         sentences.append(
-            f"At {millions(tokens)} {best} is best, and the {len(here)} ways lie {spread:.3f} apart; {lost} of them are "
-            "worse than the last snapshot."
+            f"At {millions(tokens)} {best} is best, and the best and the worst way lie {spread:.3f} apart; "
+            f"{_behind(here)} are worse than the last snapshot."
         )
     return sentences
 
@@ -177,9 +180,7 @@ def methods(study: Study, decision: Decision) -> str:
     rows = [([words], {"method": method}) for method, words in _METHODS.items()]
     header = ["weights", *(f"at {millions(tokens)}" for tokens in _points(table))]
     read = [f"- {sentence}" for sentence in _best_ways(study)]
-    return "\n".join(
-        [*markdown_table(header, _grid(table, rows)), "", _runs(table), "", *read, "", _verdict(decision)]
-    )
+    return "\n".join([*markdown_table(header, _grid(table, rows)), "", _runs(table), "", *read, "", _verdict(decision)])
 
 
 def rates(study: Study, decision: Decision) -> str:
@@ -205,11 +206,7 @@ def rates(study: Study, decision: Decision) -> str:
 def limits(study: Study, decisions: Decisions) -> str:
     """Where our records say that merging does not pay, and where they had no answer."""
     table = _merges(study, "figure_5")
-    points = []
-    for tokens in _points(table):
-        here = pick(table, tokens=tokens)
-        lost = int((here["gain"] < 0).sum())
-        points.append(f"{lost} of {len(here)} at {millions(tokens)}")
+    points = (f"{_behind(pick(table, tokens=tokens))} at {millions(tokens)}" for tokens in _points(table))
     rescue = decisions["C13"]
     collapse = "found no such collapse to try it on" if rescue.verdict == NOT_REACHED else "tried it"
     return "\n".join(

@@ -133,9 +133,8 @@ class Finding:
         return (
             f"Late in training, at {quantity(best.tokens)} tokens, the best of {self.windows} windows is N = {best.n} "
             f"snapshots, {quantity(best.interval)} tokens apart: it {best.text}.",
-            f"Early in training, at {quantity(early.tokens)} tokens, the {self.early.n} snapshots of the first sentence "
-            f"would be a merge that {self.early.text}; the best window there (N = {early.n}, "
-            f"{quantity(early.interval)} apart) {early.text}.",
+            f"Early in training, at {quantity(early.tokens)} tokens, a merge with the same N and V {self.early.text}; "
+            f"the best window there (N = {early.n}, {quantity(early.interval)} tokens apart) {early.text}.",
             "Before you trust a merge, score it beside the last snapshot on held-out text: it costs no training.",
         )
 

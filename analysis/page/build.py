@@ -19,12 +19,13 @@ from sizes import sizes
 from verdicts.decide import VERDICTS, decide_published
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
-from verdicts.words import plain_words
 
 from page.captions import said_once
-from page.claims import claim_fields
+from page.claims import claim_fields, seeds_fields
 from page.legend import entries
-from page.sections import run_rows, section, shown
+from page.panels import shown
+from page.runs import run_rows, seeds_by_run
+from page.sections import section
 from pma.files import revision
 
 TITLE = "Model merging in pre-training: a replication"
@@ -44,10 +45,17 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
             result, picture = finding(study), describe(study, "figure_3").lead[0]
         except Missing:
             continue
-        number = Markup.escape(result.merged.text())
+        number = Markup.escape(result.text.merged.number)
         sentence = str(Markup.escape(result.sentence)).replace(number, f"<strong>{number}</strong>", 1)
         panel = shown(picture) | {"title": "", "legend": entries([picture])}
-        return {"sentence": Markup(sentence), "advice": result.advice, "panel": panel, "at": f"{study.scale}-figure_3"}
+        return {
+            "sentence": Markup(sentence),
+            "second": result.second,
+            "advice": result.advice,
+            "panel": panel,
+            "caption": f"{picture.title}.",
+            "at": f"{study.scale}-figure_3",
+        }
     return None
 
 
@@ -57,15 +65,17 @@ def build(runs_dir: Path) -> str:
     Raises:
         ValueError: when nothing is published, or a figure lacks records.
     """
-    sections, rows, claims, models = [], [], [], []
-    decided = decide_published(runs_dir, load_rules())
+    sections, rows, claims, models, seeds = [], [], [], [], []
+    rules = load_rules()
+    decided = decide_published(runs_dir, rules)
     studies = [Study(runs_dir / scale / "published") for scale in decided]
     for study, decisions in zip(studies, decided.values(), strict=True):
         names = study.experiments()
         sections += [section(study, name, decisions) for name in names]
         rows += run_rows(study)
-        plain = plain_words(study)
-        claims += [claim_fields(decision, study.scale, names, plain) for decision in decisions]
+        claims += [claim_fields(decision, study.scale, names, rules.common) for decision in decisions]
+        trained = {seed for of_run in seeds_by_run(study.run_folders()).values() for seed in of_run}
+        seeds.append((study.scale, seeds_fields(rules.common, trained)))
         models += [(study.scale, size) for size in sizes(study)]
     common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
     short = {entry["id"]: entry["short"] for entry in sections}
@@ -81,6 +91,8 @@ def build(runs_dir: Path) -> str:
         revision=revision(),
         verdicts=VERDICTS,
         scales=list(decided),
+        changed=rules.changed_after_data,
+        seeds=seeds,
         claims=claims,
         sections=sections,
         common=[(sentence, [(name, short[name]) for name in names]) for sentence, names in common.items()],

@@ -1,4 +1,4 @@
-"""What the page says of one claim, as plain data: words, our number, verdict, what did not hold, every test."""
+"""What the page says of one claim, as plain data: verdict, parts, the number of each seed, rules, limits, cost."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from formats import minutes
+from drawing.strips import describe_claim
 from verdicts.decide import VERDICTS, Decision
-from verdicts.tables import count_text, estimate_text, headline, shortfall
-from verdicts.words import Words
+from verdicts.judge import Judged
+from verdicts.rules import Common
+from verdicts.tables import estimate_text, number_text, parts_text
 
-from pma.words import experiment_title
+from page.panels import group
+from page.runs import seeds_range
+from pma.words import duration, experiment_title
+
+_OUTCOMES = ("holds", "open", "fails", "not run", "shown")  # their colours are those of the verdicts, by place
 
 
 def anchor(name: str, scale: str) -> str:
@@ -19,24 +24,14 @@ def anchor(name: str, scale: str) -> str:
     return name if scale == "cpu" else f"{name}-{scale}"
 
 
-def claim_fields(decision: Decision, scale: str, shown: Collection[str], plain: Words) -> dict[str, Any]:
+def claim_fields(decision: Decision, scale: str, shown: Collection[str], common: Common) -> dict[str, Any]:
     """A claim as the page shows it.
 
     Args:
         shown: experiments that have a section on the page, to link to.
-        plain: plain words for the names of the scale's runs.
+        common: numbers of the rules that hold for every claim.
     """
-    claim, seconds, judged = decision.claim, decision.seconds, decision.judged
-    tests = [
-        {
-            "statistic": ("control: " if judgement.test.control else "") + plain(judgement.test.statistic),
-            "rule": judgement.test.rule,
-            "estimate": f"{estimate_text(judgement)} {judgement.test.unit}",
-            "count": count_text(judgement),
-            "outcome": judgement.outcome,
-        }
-        for judgement in judged
-    ]
+    claim, figure = decision.claim, describe_claim(decision)
     return {
         "name": claim.name,
         "number": claim.name[1:],
@@ -44,19 +39,86 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], plain: 
         "text": claim.text,
         "source": claim.source,
         "paper": claim.paper,
-        "headline": headline(decision),
-        "statistic": plain(judged[0].test.statistic) if judged else "",
-        "held": f"{decision.held} of {len(decision.counted)} tests hold" if judged else "",
-        "shortfall": plain(shortfall(decision)),
-        "sentence": plain(decision.sentence),
         "verdict": decision.verdict,
         "rank": VERDICTS.index(decision.verdict),
-        "decides": claim.decides,
-        "reason": claim.reason,
+        "why": "" if decision.parts else parts_text(decision),
+        "parts": [_part(judged, common) for judged in decision.parts],
+        "strips": group("", figure.panels) if figure else None,
+        "caption": figure.caption if figure else "",
+        "seeds": _seed_rows(decision),
+        "measure": claim.measure,
         "limits": claim.limits,
-        "command": claim.command,
+        "command": claim.command + ("" if scale == "cpu" else f" SCALE={scale}"),
         "scale": scale,
-        "cost": "" if math.isnan(seconds) else minutes(seconds),
-        "tests": tests,
+        "cost": "" if math.isnan(decision.seconds) else duration(decision.seconds),
         "figures": [(f"{scale}-{name}", experiment_title(name)) for name in claim.experiments if name in shown],
+    }
+
+
+def _part(judged: Judged, common: Common) -> dict[str, Any]:
+    part, headline = judged.part, judged.headline
+    several = len(judged.columns) > 1
+    return {
+        "letter": part.name,
+        "says": part.says,
+        "outcome": judged.outcome,
+        "rank": _OUTCOMES.index(judged.outcome),
+        "number": estimate_text(judged) if headline.n else "",
+        "unit": part.unit,
+        "least": f"least of {len(judged.columns)}: {judged.headline_column}" if several else "",
+        "contradictions": [contradiction.text for contradiction in judged.contradictions],
+        "reason": judged.reason,
+        "rule": rule_text(judged, common),
+        "p": "" if math.isnan(judged.p_holm) else f"{judged.p_holm:.3f}",
+        "seeds": f"{headline.n}: {seeds_range(judged.seeds)}" if headline.n else "0",
+    }
+
+
+def rule_text(judged: Judged, common: Common) -> str:
+    """The rule of a part in words, with its margin: level within 0.026, a third of annealing gain."""
+    part = judged.part
+    if part.rule == "report":
+        return "shown, not counted"
+    margin = f"{part.margin:g}"
+    if part.margin_of:
+        share = f"{100 * common.margin_share:.0f} % of {part.margin_of.replace('_', ' ')}"
+        margin = share if math.isnan(judged.margin) else f"{number_text(judged, judged.margin).lstrip('+')} ({share})"
+    each = "each " if part.rule.startswith("all_") else ""
+    if part.rule in ("above", "all_above"):
+        least = f", and not below {part.smallest:g}" if part.smallest else ""
+        return f"{each}above 0{least}"
+    if part.rule in ("at_least", "all_at_least"):
+        return f"{each}above -{margin}"
+    return f"within {margin} of 0, both sides" if part.rule == "level" else f"mean at least {margin}, without a test"
+
+
+def _seed_rows(decision: Decision) -> list[list[str]]:
+    """The numbers that the verdict rests on, a row a seed, a column a number of a part; the head first."""
+    head, rows = ["seed"], dict[str, dict[str, str]]()
+    for judged in decision.parts:
+        for numbers, note in ((judged.evidence.exploratory, " (not counted)"), (judged.evidence.numbers, "")):
+            if numbers is None:
+                continue
+            for column in numbers.values:
+                name = judged.part.name if len(numbers.values.columns) == 1 else f"{judged.part.name}: {column}"
+                head += [name] if name not in head else []
+                for seed, number in numbers.values[column].items():
+                    rows.setdefault(f"{seed}{note}", {})[name] = number_text(judged, number)
+    return [head, *([seed, *(of_seed.get(name, "") for name in head[1:])] for seed, of_seed in rows.items())]
+
+
+def seeds_fields(common: Common, seeds: Collection[int]) -> dict[str, Any]:
+    """What stands over all claims of a scale: which seeds count.
+
+    Args:
+        seeds: that were trained.
+    """
+    counted = [seed for seed in common.confirmatory if seed in seeds]
+    hollow = [seed for seed in common.exploratory if seed in seeds]
+    return {
+        "counted": seeds_range(counted),
+        "count": len(counted),
+        "hollow": seeds_range(hollow),
+        "hollow_count": len(hollow),
+        "least": common.least_seeds,
     }

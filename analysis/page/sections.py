@@ -1,85 +1,33 @@
-"""What the page says of one experiment at one scale, and of the runs' costs, as plain data."""
+"""What the page says of one experiment at one scale, as plain data."""
 
 from __future__ import annotations
 
 import base64
 import gzip
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import style
 from drawing import chart
-from drawing.curves import curve_panels
-from drawing.description import Bars, Block, Figure, Line, Panel, Table
+from drawing.description import Figure, Panel, Table
 from drawing.find import describe
 from drawing.plain import raw_and_merged
-from formats import minutes, quantity
-from markupsafe import Markup
+from formats import quantity
 from records import Study
 from sizes import Size, sizes
 from verdicts.decide import VERDICTS, Decision
+from verdicts.tables import parts_text
 
 from page.claims import anchor
-from page.legend import entries, shared
+from page.panels import group, named
 from page.paper import beside
-from pma.words import experiment_title
-
-_TASKS = ("four axes", "held-out text")  # what a panel's y label may begin with, on a line of its own
-_DASHES = ("-", "--", ":")
+from page.runs import mean_curves, seeds_by_run, seeds_range
+from pma.words import duration, experiment_title
 
 
 def command_of(name: str, scale: str = "cpu") -> str:
     """The command that makes the records and the picture of an experiment."""
     return f"make reproduce-{name.replace('_', '-')}" + ("" if scale == "cpu" else f" SCALE={scale}")
-
-
-def shown(panel: Panel, own_legend: bool = False) -> dict[str, Any]:
-    """A panel for the template: title, chart as JSON, text for those who do not see it, a legend of its own."""
-    ylabel = ", ".join(panel.ylabel.splitlines())
-    names = ", ".join(entries([panel]))
-    alt = f"{panel.title}: {ylabel or 'values'} over {panel.xlabel or 'groups'}" + (f"; {names}" if names else "")
-    return {
-        "title": panel.title,
-        "item": Markup(json.dumps(chart.chart(panel), separators=(",", ":")).replace("</", "<\\/")),
-        "alt": f"{alt}. Arrow keys read the values; a table of them stands under Values and records.",
-        "legend": entries([panel]) if own_legend else {},
-    }
-
-
-def named(block: Block) -> dict[int, Panel]:
-    """A block's panels by the id of the original, each with a title and a y label that need no neighbour.
-
-    In a picture a row shares the label of its first panel, and a column the title of its upper one.
-    """
-    panels: dict[int, Panel] = {}
-    above: dict[int, str] = {}
-    for row in block.rows:
-        first = next((part.ylabel for part in row if isinstance(part, Panel)), "")
-        for column, panel in enumerate(row):
-            if not isinstance(panel, Panel):
-                continue
-            ylabel, title = panel.ylabel or first, " ".join(panel.title.split())
-            task, _, rest = ylabel.partition("\n")
-            if task in _TASKS:
-                ylabel = rest
-            if not title:
-                bars = entries([panel]) == {} and panel.xticks
-                what = " and ".join(panel.xticks.values()) if bars else ylabel.split("(")[0].strip()
-                title = f"{above.get(column, '')}: {what}".removeprefix(": ")
-            above.setdefault(column, ", ".join(panel.title.partition("\n(")[0].splitlines()))
-            title += f", {task}" if task in _TASKS else ""
-            # Bars of gains reach to zero; a picture leaves room under them for their numbers.
-            ylim = (None, None) if panel.levels and isinstance(panel.series[0], Bars) else panel.ylim
-            panels[id(panel)] = replace(panel, title=title or " ".join(ylabel.split()), ylabel=ylabel, ylim=ylim)
-    return panels
-
-
-def _group(heading: str, panels: Sequence[Panel]) -> dict[str, Any]:
-    """Panels under one heading, with one legend, or one each where they name different things."""
-    legend = shared(panels)
-    return {"heading": heading, "legend": legend, "panels": [shown(panel, legend is None) for panel in panels]}
 
 
 def _groups(study: Study, name: str, figure: Figure) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Panel]]:
@@ -90,8 +38,8 @@ def _groups(study: Study, name: str, figure: Figure) -> tuple[list[dict[str, Any
         panels = named(block)
         ahead = [panel for key, panel in panels.items() if key in lead] + beside(study, name, block)
         rest = [panel for key, panel in panels.items() if key not in lead]
-        first += [_group(block.heading, ahead)] if ahead else []
-        more += [_group(block.heading, rest)] if rest else []
+        first += [group(block.heading, ahead)] if ahead else []
+        more += [group(block.heading, rest)] if rest else []
         every += [replace(panel, title=f"{block.heading}: {panel.title}".removeprefix(": ")) for panel in ahead + rest]
     return first, more, every
 
@@ -111,19 +59,9 @@ def _downloads(study: Study, name: str) -> list[dict[str, str]]:
     return files
 
 
-def _curves(study: Study, name: str, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """Scores before and after merging, and the curves of the runs; the eighth run repeats the colours, in dashes."""
-    panels = []
-    names = {run: f"{run} ({quantity(study.manifest(run)['parameters']['total'])})" for run in runs}
-    for panel in curve_panels(study, runs):
-        lines = [
-            replace(line, label=names[line.label], dash=_DASHES[i // len(style.COLORS) % len(_DASHES)])
-            for i, line in enumerate(panel.series)
-            if isinstance(line, Line)
-        ]
-        panels.append(replace(panel, series=tuple(lines)))
-    scored = raw_and_merged(study, name)
-    return [_group("", panels) for panels in (scored, panels) if panels]
+def _curves(study: Study, name: str, folders: Sequence[str]) -> list[dict[str, Any]]:
+    """Scores before and after merging, and the curves of the runs."""
+    return [group("", panels) for panels in (raw_and_merged(study, name), mean_curves(study, folders)) if panels]
 
 
 def models_text(models: Sequence[Size]) -> str:
@@ -137,6 +75,12 @@ def models_text(models: Sequence[Size]) -> str:
             real, paper = ([*map(quantity, (m.total for m in of_kind))], [m.stands_for for m in of_kind])
             parts.append(f"{', '.join(real)} {word}, standing for {', '.join(paper)}")
     return "; ".join(parts)
+
+
+def _seeds_text(folders: Iterable[str]) -> str:
+    """The seeds of an experiment's runs: seeds 0, 2-9."""
+    seeds = {seed for of_run in seeds_by_run(folders).values() for seed in of_run}
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {seeds_range(seeds)}"
 
 
 def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str, Any]:
@@ -159,10 +103,11 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
         "heading": f"{title}: {manifest['experiment']['title']}" + ("" if scale == "cpu" else f" ({scale})"),
         "scale": scale,
         "see": figure.see,
+        "seeds": _seeds_text(folders),
         "models": models_text([model for model in sizes(study) if runs & set(model.runs)]),
         "claims": [
             {"name": d.claim.name, "anchor": anchor(d.claim.name, scale), "text": d.claim.text, "verdict": d.verdict}
-            | {"rank": VERDICTS.index(d.verdict)}
+            | {"rank": VERDICTS.index(d.verdict), "parts": parts_text(d)}
             for d in decisions
             if name in d.claim.experiments
         ],
@@ -172,27 +117,7 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
         "values": [value for value in values if len(value["rows"]) > 1],
         "caption": figure.caption,
         "command": command_of(name, scale),
-        "cost": f"{minutes(study.cost([name]))} in all: training of its runs, one core each, and {scoring}",
+        "cost": f"{duration(study.cost([name]))} in all: training of its runs, one core each, and {scoring}",
         "downloads": _downloads(study, name),
         "curves": _curves(study, name, folders),
     }
-
-
-def run_rows(study: Study) -> list[dict[str, Any]]:
-    """One row a run, for the table of costs."""
-    rows = []
-    for folder in study.run_folders():
-        manifest = study.manifest(folder)
-        counts = manifest["parameters"]
-        rows.append(
-            {
-                "scale": study.scale,
-                "name": folder,
-                "parameters": f"{quantity(counts['total'])} ({quantity(counts['active'])})",
-                "tokens": f"{manifest['tokens']:,}",
-                "seconds": manifest["seconds"],
-                "minutes": f"{manifest['seconds'] / 60:.1f}",
-                "device": manifest["device"],
-            }
-        )
-    return rows

@@ -10,12 +10,13 @@ from drawing.find import describe
 from finding import finding
 from formats import hours, quantity
 from records import Missing, Study
-from verdicts.decide import VERDICTS, Decision, decide_published
+from verdicts.decide import VERDICTS, Decision, Decisions, decide_published
+from verdicts.judge import NOT, PARTLY
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
-from verdicts.tables import counts_text, headline, markdown_table, shortfall
-from verdicts.words import plain_words
+from verdicts.tables import counts_text, markdown_table, part_line, parts_text
 
+from page.runs import seeds_by_run, seeds_range
 from page.sections import command_of
 from pma.words import experiment_title
 
@@ -75,7 +76,7 @@ def stories(runs_dir: Path) -> list[Story]:
     ]
 
 
-def _story(study: Study, decisions: Sequence[Decision], scale: str) -> Story:
+def _story(study: Study, decisions: Decisions, scale: str) -> Story:
     figures = [_figure(study, name, decisions) for name in study.experiments()]
     points = "\n".join(f"- {point}" for point in deviations())
     parts = (
@@ -97,49 +98,55 @@ def _finding(study: Study, scale: str) -> Part:
     except Missing as error:
         return Part(1, f"Finding{scale}", f"There is none yet: {error}.")
     advice = "\n".join(f"- {point}" for point in result.advice)
-    return Part(1, f"Finding{scale}", f"{_WORDS}\n\n{result.sentence}\n\n{advice}", "figure_3")
+    return Part(1, f"Finding{scale}", f"{_WORDS}\n\n**{result.sentence}** {result.second}\n\n{advice}", "figure_3")
 
 
-def _figure(study: Study, name: str, decisions: Sequence[Decision]) -> Part:
-    lines, plain = [], plain_words(study)
-    for decision in decisions:
-        claim = decision.claim
-        if name in claim.experiments:
-            number = (
-                f" Ours: {plain(decision.judged[0].test.statistic)}, {headline(decision)}." if decision.judged else ""
-            )
-            lines.append(f"- **{claim.name}, {decision.verdict}.** {claim.text}.{number}")
-    lines = lines or ["It decides no claim."]
+def _figure(study: Study, name: str, decisions: Decisions) -> Part:
+    claims = [d for d in decisions if name in d.claim.experiments]
+    lines = [f"- {_claim(d)}: {d.claim.text}." for d in claims] or ["It decides no claim."]
     title = f"{experiment_title(name)}: {study.manifest(name)['experiment']['title']}"
     text = "\n".join([*lines, "", f"Made by `{command_of(name, study.scale)}`."])
     return Part(2, title, text, name, True, describe(study, name).caption)
 
 
-def _verdicts(study: Study, decisions: Sequence[Decision]) -> str:
-    plain = plain_words(study)
-    rows = [
-        [f"{d.claim.name} {d.claim.text}", headline(d), f"**{d.verdict}**", plain(shortfall(d)) or "-"]
-        for d in decisions
-    ]
-    header = ["claim of the paper", "our number [95 % interval]", "verdict", "what did not hold"]
-    return "\n".join([f"{counts_text(decisions)}.", "", *markdown_table(header, rows)])
+def _claim(decision: Decision) -> str:
+    """A claim's verdict with its parts, which never stands without them."""
+    return f"**{decision.claim.name}, {decision.verdict}** ({parts_text(decision) or 'no part'})"
+
+
+def _verdicts(study: Study, decisions: Decisions) -> str:
+    rows = []
+    for d in decisions:
+        parts = "; ".join(part_line(judged) for judged in d.parts) or parts_text(d)
+        rows.append([f"{d.claim.name} {d.claim.text}", f"**{d.verdict}**", parts])
+    header = ["claim of the paper", "verdict", "its parts: mean over training runs [95 % interval]"]
+    how = (
+        "Each part gives one number a training run, positive in the claim's favour. Replicated: every counted part "
+        "holds. Partly: some do. Not replicated: none holds, and one fails. Open: the runs cannot tell."
+    )
+    smoke = " Scale smoke proves that everything runs; its verdicts say nothing." if study.scale == "smoke" else ""
+    return "\n".join([f"{counts_text(decisions)}. {how}{smoke}", "", *markdown_table(header, rows)])
 
 
 def _cost(study: Study) -> str:
     training, scoring = hours(study.training_seconds()), hours(study.scoring_seconds())
+    folders = study.run_folders()
+    runs = seeds_by_run(folders)
+    seeds = {seed for of_run in runs.values() for seed in of_run}
     return (
-        f"{len(study.run_folders())} training runs took {training} of training, one core each. Merging and scoring for "
-        f"{len(study.experiments())} figures took {scoring} on two cores."
+        f"{len(folders)} training runs, {len(runs)} kinds with seeds {seeds_range(seeds)}, took {training} of "
+        f"training, one core each. Merging and scoring for {len(study.experiments())} figures took {scoring} on two cores."
     )
 
 
-def _conclusion(study: Study, decisions: Sequence[Decision]) -> str:
+def _conclusion(study: Study, decisions: Decisions) -> str:
     lines = []
     for verdict in VERDICTS:
-        names = [decision.claim.name for decision in decisions if decision.verdict == verdict]
+        of_verdict = [d for d in decisions if d.verdict == verdict]
+        names = [f"{d.claim.name} ({parts_text(d)})" if verdict == PARTLY else d.claim.name for d in of_verdict]
         if names:
             lines.append(f"- **{verdict}** ({len(names)} of {len(decisions)}): {', '.join(names)}")
-    failed = [f"{d.claim.name}: {d.claim.text}" for d in decisions if d.verdict == "not replicated"]
+    failed = [f"{d.claim.name}: {d.claim.text}" for d in decisions if d.verdict == NOT]
     lines += ["", "Not replicated here:", "", *(f"- {text}" for text in failed)] if failed else []
     totals = [study.manifest(folder)["parameters"]["total"] for folder in study.run_folders()]
     lines += [

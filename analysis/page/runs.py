@@ -1,0 +1,96 @@
+"""What the page says of the runs: seeds merged into one row, and into one line a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import style
+from drawing.curves import CURVES
+from drawing.description import Line, Panel
+from drawing.scores import counted_seeds
+from formats import quantity
+from records import Study
+
+_DASHES = ("-", "--", ":")
+_FROM_ZERO = ("lr", "gradient_norm")
+
+
+def seeds_range(seeds: Iterable[int]) -> str:
+    """Seeds in few signs: 0, 2-9."""
+    there = sorted(seeds)
+    breaks = [i + 1 for i, (a, b) in enumerate(pairwise(there)) if b > a + 1]
+    groups = [there[i:j] for i, j in pairwise([0, *breaks, len(there)])]
+    return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups if g)
+
+
+def seeds_by_run(folders: Iterable[str]) -> dict[str, list[int]]:
+    """The seeds of each run, from the names of folders (RUN-seedN), in the order of the runs' names."""
+    seeds: dict[str, list[int]] = {}
+    for run, _, seed in (folder.rpartition("-seed") for folder in sorted(folders)):
+        seeds.setdefault(run, []).append(int(seed))
+    return {run: sorted(of_run) for run, of_run in seeds.items()}
+
+
+def run_rows(study: Study) -> list[dict[str, Any]]:
+    """One row a run, its seeds together, for the table of costs."""
+    rows = []
+    for run, seeds in seeds_by_run(study.run_folders()).items():
+        manifests = [study.manifest(f"{run}-seed{seed}") for seed in seeds]
+        counts = manifests[0]["parameters"]
+        rows.append(
+            {
+                "scale": study.scale,
+                "name": run,
+                "seeds": seeds_range(seeds),
+                "parameters": f"{quantity(counts['total'])} ({quantity(counts['active'])})",
+                "tokens": f"{manifests[0]['tokens']:,}",
+                "minutes": f"{mean(manifest['seconds'] for manifest in manifests) / 60:.1f}",
+                "device": ", ".join(sorted({manifest["device"] for manifest in manifests})),
+            }
+        )
+    return rows
+
+
+def mean_curve(study: Study, run: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """A run's curve over tokens, mean over seeds, as far as all of them go; empty where none of them has one."""
+    there = [seed for seed in seeds if study.has(f"{run}-seed{seed}", "metrics.jsonl")]
+    if not there:
+        return pd.DataFrame(columns=["tokens"])
+    every = pd.concat([study.curve(run, seed) for seed in there]).groupby("tokens")
+    means = every.mean(numeric_only=True)[every.size() == len(there)]
+    return means.reset_index()
+
+
+def mean_curves(study: Study, folders: Iterable[str]) -> list[Panel]:
+    """Loss, learning rate, gradient norm and speed over tokens, a line a run: the mean over the counted seeds.
+
+    After seven runs the colours repeat, in dashes.
+    """
+    curves, names = {}, {}
+    for run, seeds in seeds_by_run(folders).items():
+        counted = counted_seeds(seeds)
+        size = quantity(study.manifest(f"{run}-seed{seeds[0]}")["parameters"]["total"])
+        names[run] = f"{run} ({size}, {'seed' if len(counted) == 1 else 'seeds'} {seeds_range(counted)})"
+        curves[run] = mean_curve(study, run, counted)
+    panels = []
+    for column, label in CURVES.items():
+        drawn = [run for run, curve in curves.items() if column in curve and curve[column].notna().any()]
+        # Half the bytes on the page; no eye sees the difference.
+        lines = tuple(
+            Line(
+                names[run],
+                style.color(i),
+                *(curves[run][axis].to_numpy(np.float32) for axis in ("tokens", column)),
+                dash=_DASHES[i // len(style.COLORS) % len(_DASHES)],
+            )
+            for i, run in enumerate(drawn)
+        )
+        if lines:
+            bottom = 0.0 if column in _FROM_ZERO else None
+            panels.append(Panel(label, "training tokens", label, lines, tokens=True, ylim=(bottom, None)))
+    return panels
