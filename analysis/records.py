@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pma.files import MANIFEST, complete_lines, read_manifest
 from pma.records import read_records, signal_to_noise_table
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
+_JOBS = 2  # runs that train at a time, as in the Makefile
 
 
 class Missing(ValueError):
@@ -28,6 +29,11 @@ def experiment_order(name: str) -> tuple[int, str, int]:
     rank = next((i for i, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
     stem, number = re.fullmatch(r"(.*?)(\d*)", name).groups()
     return rank, stem, int(number or 0)
+
+
+def seed_of(folder: str) -> int:
+    """The seed of a run's folder, RUN-seedN."""
+    return int(folder.rpartition("-seed")[2])
 
 
 def configured_experiments() -> list[str]:
@@ -51,6 +57,7 @@ class Study:
         self.root = root
         self._tables: dict[Path, pd.DataFrame] = {}
         self._configs: dict[Path, dict[str, Any]] = {}
+        self._parents: dict[str, str | None] = {}
 
     @property
     def scale(self) -> str:
@@ -134,16 +141,46 @@ class Study:
         return {}
 
     def cost(self, experiments: Sequence[str]) -> float:
-        """Seconds that experiments took: training, as if one run after the other, and scoring.
+        """Wall-clock seconds that one seed of experiments takes on 2 cores: the kind of cost that every document names.
 
-        A run that several of them share counts once. NaN where a manifest is missing.
+        Training, two runs at a time, and then scoring. Training takes half of what its runs took one by one, but no less
+        than the longest chain of runs that start from each other. Runs that the experiments' own runs start from are part
+        of it, and a run that several share counts once. Mean over the seeds; NaN where a manifest is missing.
         """
         try:
             manifests = [self.manifest(experiment) for experiment in experiments]
-            runs = sorted({run for manifest in manifests for run in manifest["runs"]})
-            return float(sum(m["seconds"] for m in [*manifests, *(self.manifest(run) for run in runs)]))
-        except (Missing, KeyError):
+            folders = {folder for manifest in manifests for folder in manifest["runs"]}
+            seeds = {seed_of(folder) for folder in folders}
+            training = sum(self._training({f for f in folders if seed_of(f) == seed}) for seed in seeds) / len(seeds)
+            scoring = sum(m["seconds"] / len({seed_of(run) for run in m["runs"]}) for m in manifests)
+            return float(training + scoring)
+        except (Missing, KeyError, ZeroDivisionError):
             return float("nan")
+
+    def _training(self, folders: Iterable[str]) -> float:
+        """Wall-clock seconds of training runs and those that they start from."""
+        seconds: dict[str, float] = {}  # of a run alone
+        done: dict[str, float] = {}  # when it would be done if no run waited for a core
+
+        def train(folder: str) -> float:
+            if folder not in done:
+                parent = self._parent(folder)
+                seconds[folder] = self.manifest(folder)["seconds"]
+                done[folder] = seconds[folder] + (train(parent) if parent else 0.0)
+            return done[folder]
+
+        longest = max(map(train, folders))
+        return max(longest, sum(seconds.values()) / _JOBS)
+
+    def _parent(self, folder: str) -> str | None:
+        """The folder of the run that a run starts from, of the same seed; None where it starts from scratch."""
+        run, _, seed = folder.rpartition("-seed")
+        if run not in self._parents:  # parsing a config is slow, and a run's seeds differ in nothing but the seed
+            kept = self.has(folder, "config.yaml")
+            init = self.config(run, int(seed)).get("init", {}) if kept else {}
+            self._parents[run] = init.get("parent", {}).get("run")
+        parent = self._parents[run]
+        return f"{parent}-seed{seed}" if parent else None
 
     def training_seconds(self) -> float:
         """Seconds that all finished runs took, as if one after the other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 from collections.abc import Callable, Container, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -86,11 +87,43 @@ class Rules:
 
     common: Common
     claims: tuple[Claim, ...]
+    changed_after_data: tuple[
+        str, ...
+    ] = ()  # a sentence for each rule that changed once confirmatory seeds were trained
+    sha256: str = ""  # see rules_hash
 
 
 def rules_hash(path: Path = CLAIMS) -> str:
-    """sha256 of the file: shows whether rules changed after data."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """sha256 of what decides, in a file like claims.yaml: shows whether a rule changed after data.
+
+    What decides: the common block, and of each claim its experiments, its parts without `says`, and what was tried. It
+    is hashed as canonical JSON, so that comments, order and wording may be improved, and any change of a rule shows.
+    """
+    return _hash(_content(path))
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    text = json.dumps(_deciding(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
+    claims = {}
+    for name, claim in content["claims"].items():
+        parts = claim.get("parts") or {}
+        claims[name] = {
+            "experiments": claim.get("experiments"),
+            "parts": {letter: {k: v for k, v in part.items() if k != "says"} for letter, part in parts.items()},
+            "tried": claim.get("tried", ""),
+        }
+    return {"common": content["common"], "claims": claims}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if unknown := sorted(set(content) - {"common", "claims", "changed_after_data"}):
+        raise ValueError(f"{path.name}: unknown key {unknown[0]}; known are common, claims, changed_after_data")
+    return content
 
 
 def evidence_functions() -> Mapping[str, Callable[..., Any]]:
@@ -110,10 +143,10 @@ def load_rules(path: Path = CLAIMS, functions: Container[str] | None = None) -> 
         ValueError: when a claim or a part is not as the head of claims.yaml says; names claim, part and key.
     """
     functions = evidence_functions() if functions is None else functions
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = _content(path)
     common = _common(content["common"], f"{path.name}, common")
     claims = (_claim(name, entry, common, functions, path.name) for name, entry in content["claims"].items())
-    return Rules(common, tuple(claims))
+    return Rules(common, tuple(claims), tuple(content.get("changed_after_data") or ()), _hash(content))
 
 
 def _common(entry: Mapping[str, Any], where: str) -> Common:

@@ -430,8 +430,33 @@ def test_a_key_that_is_missing_is_named(tmp_path):
         load_rules(path, {"gain"})
 
 
-def test_the_hash_changes_with_the_file(tmp_path):
+def test_the_hash_is_of_what_decides_and_not_of_its_wording(tmp_path):
     path = write_claims(tmp_path / "claims.yaml", PART)
     before = rules_hash(path)
-    path.write_text(path.read_text() + "# changed\n")
-    assert len(before) == 64 and rules_hash(path) != before
+    assert len(before) == 64 and load_rules(path, {"gain"}).sha256 == before
+    wording = {"text": "better said", "paper": "q", "measure": "why it is the same question", "limits": "one machine"}
+    assert rules_hash(write_claims(path, {**PART, "says": "better said"}, **wording)) == before
+    path.write_text(path.read_text() + "# a comment\nchanged_after_data: [one margin]\n")
+    assert rules_hash(path) == before and load_rules(path, {"gain"}).changed_after_data == ("one margin",)
+
+
+@pytest.mark.parametrize(
+    ("part", "claim"),
+    [
+        ({"smallest": 0.01}, {}),
+        ({"rule": "all_above"}, {}),
+        ({"settings": {"at": 200}}, {}),
+        ({}, {"experiments": ["another"]}),
+        ({}, {"tried": "rates"}),
+    ],
+)
+def test_the_hash_changes_with_any_rule(tmp_path, part, claim):
+    before = rules_hash(write_claims(tmp_path / "before.yaml", PART))
+    assert rules_hash(write_claims(tmp_path / "after.yaml", {**PART, **part}, **claim)) != before
+
+
+def test_the_hash_changes_with_the_common_block(tmp_path):
+    path = write_claims(tmp_path / "claims.yaml", PART)
+    before = rules_hash(path)
+    path.write_text(path.read_text().replace("alpha: 0.05", "alpha: 0.1"))
+    assert rules_hash(path) != before
