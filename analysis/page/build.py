@@ -11,12 +11,12 @@ import bokeh
 from bokeh.resources import Resources
 from drawing.find import describe
 from finding import finding
-from formats import hours
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from records import Missing, Study
 from sizes import sizes
 from verdicts.decide import VERDICTS, decide_published
+from verdicts.frozen import change_text
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
 
@@ -24,7 +24,7 @@ from page.captions import said_once
 from page.claims import claim_fields, seeds_fields
 from page.legend import entries
 from page.panels import shown
-from page.runs import run_rows, seeds_by_run
+from page.runs import cost_text, run_rows, seeds_by_run
 from page.sections import section
 from pma.files import revision
 
@@ -91,7 +91,7 @@ def build(runs_dir: Path) -> str:
         revision=revision(),
         verdicts=VERDICTS,
         scales=list(decided),
-        changed=rules.changed_after_data,
+        changed=list(dict.fromkeys(filter(None, (change_text(rules, study.root) for study in studies)))),
         seeds=seeds,
         claims=claims,
         sections=sections,
@@ -100,7 +100,7 @@ def build(runs_dir: Path) -> str:
         deviations=(points[:_FIRST_DEVIATIONS], points[_FIRST_DEVIATIONS:]),
         models=models,
         runs=rows,
-        total=f"{hours(sum(study.training_seconds() for study in studies))} of training in all, one core each.",
+        costs=[f"Scale {study.scale}: {cost_text(study)}" for study in studies],
         bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js()),
         bokeh_version=bokeh.__version__,
     )

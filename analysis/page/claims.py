@@ -50,7 +50,7 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], common:
         "limits": claim.limits,
         "command": claim.command + ("" if scale == "cpu" else f" SCALE={scale}"),
         "scale": scale,
-        "cost": "" if math.isnan(decision.seconds) else duration(decision.seconds),
+        "cost": "" if math.isnan(decision.seconds) else f"{duration(decision.seconds)} a seed on 2 cores",
         "figures": [(f"{scale}-{name}", experiment_title(name)) for name in claim.experiments if name in shown],
     }
 

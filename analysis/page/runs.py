@@ -13,8 +13,10 @@ import style
 from drawing.curves import CURVES
 from drawing.description import Line, Panel
 from drawing.scores import counted_seeds
-from formats import quantity
+from formats import hours, quantity
 from records import Study
+
+from pma.words import duration
 
 _DASHES = ("-", "--", ":")
 _FROM_ZERO = ("lr", "gradient_norm")
@@ -34,6 +36,19 @@ def seeds_by_run(folders: Iterable[str]) -> dict[str, list[int]]:
     for run, _, seed in (folder.rpartition("-seed") for folder in sorted(folders)):
         seeds.setdefault(run, []).append(int(seed))
     return {run: sorted(of_run) for run, of_run in seeds.items()}
+
+
+def cost_text(study: Study) -> str:
+    """What all records of a scale took, and what one seed of them takes."""
+    folders = study.run_folders()
+    runs = seeds_by_run(folders)
+    seeds = {seed for of_run in runs.values() for seed in of_run}
+    one = study.cost(study.experiments())
+    return (
+        f"{len(folders)} training runs, {len(runs)} kinds with seeds {seeds_range(seeds)}: "
+        f"{hours(study.training_seconds())} of training, one core each, and {hours(study.scoring_seconds())} of "
+        f"merging and scoring on two. One seed of all of it takes {duration(one)} on 2 cores."
+    )
 
 
 def run_rows(study: Study) -> list[dict[str, Any]]:

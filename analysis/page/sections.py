@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -94,7 +95,6 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
     first, more, every = _groups(study, name, figure)
     folders = sorted(manifest["runs"])
     runs = {folder.rpartition("-seed")[0] for folder in folders}
-    scoring = f"{manifest['seconds']:.0f} s of merging and scoring on two"
     values = [{"title": panel.title, "rows": chart.rows(panel), "bold": ()} for panel in every]
     values += [_table(table) for table in figure.tables if table.of_paper and figure.panels]
     return {
@@ -117,7 +117,7 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
         "values": [value for value in values if len(value["rows"]) > 1],
         "caption": figure.caption,
         "command": command_of(name, scale),
-        "cost": f"{duration(study.cost([name]))} in all: training of its runs, one core each, and {scoring}",
+        "cost": "" if math.isnan(seconds := study.cost([name])) else f"{duration(seconds)} a seed on 2 cores",
         "downloads": _downloads(study, name),
         "curves": _curves(study, name, folders),
     }

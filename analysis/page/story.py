@@ -8,15 +8,16 @@ from pathlib import Path
 
 from drawing.find import describe
 from finding import finding
-from formats import hours, quantity
+from formats import quantity
 from records import Missing, Study
 from verdicts.decide import VERDICTS, Decision, Decisions, decide_published
+from verdicts.frozen import change_text
 from verdicts.judge import NOT, PARTLY
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
 from verdicts.tables import counts_text, markdown_table, part_line, parts_text
 
-from page.runs import seeds_by_run, seeds_range
+from page.runs import cost_text
 from page.sections import command_of
 from pma.words import experiment_title
 
@@ -68,15 +69,17 @@ def stories(runs_dir: Path) -> list[Story]:
     Raises:
         ValueError: when nothing is published.
     """
-    decided = decide_published(runs_dir, load_rules())
-    several = len(decided) > 1
-    return [
-        _story(Study(runs_dir / scale / "published"), decisions, f" (scale {scale})" if several else "")
-        for scale, decisions in decided.items()
-    ]
+    rules = load_rules()
+    decided = decide_published(runs_dir, rules)
+    made = []
+    for scale, decisions in decided.items():
+        study = Study(runs_dir / scale / "published")
+        name = f" (scale {scale})" if len(decided) > 1 else ""
+        made.append(_story(study, decisions, name, change_text(rules, study.root)))
+    return made
 
 
-def _story(study: Study, decisions: Decisions, scale: str) -> Story:
+def _story(study: Study, decisions: Decisions, scale: str, changed: str) -> Story:
     figures = [_figure(study, name, decisions) for name in study.experiments()]
     points = "\n".join(f"- {point}" for point in deviations())
     parts = (
@@ -84,9 +87,9 @@ def _story(study: Study, decisions: Decisions, scale: str) -> Story:
         Part(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
         *figures,
         Part(2, "Training curves", "Every training run, in a run set for the figure that uses it first.", curves=True),
-        Part(1, f"Verdicts{scale}", _verdicts(study, decisions)),
+        Part(1, f"Verdicts{scale}", _verdicts(study, decisions, changed)),
         Part(1, f"What differs from the paper{scale}", points),
-        Part(1, f"Cost{scale}", _cost(study)),
+        Part(1, f"Cost{scale}", cost_text(study)),
         Part(1, f"Conclusion{scale}", _conclusion(study, decisions)),
     )
     return Story(study, parts)
@@ -114,7 +117,7 @@ def _claim(decision: Decision) -> str:
     return f"**{decision.claim.name}, {decision.verdict}** ({parts_text(decision) or 'no part'})"
 
 
-def _verdicts(study: Study, decisions: Decisions) -> str:
+def _verdicts(study: Study, decisions: Decisions, changed: str) -> str:
     rows = []
     for d in decisions:
         parts = "; ".join(part_line(judged) for judged in d.parts) or parts_text(d)
@@ -125,18 +128,8 @@ def _verdicts(study: Study, decisions: Decisions) -> str:
         "holds. Partly: some do. Not replicated: none holds, and one fails. Open: the runs cannot tell."
     )
     smoke = " Scale smoke proves that everything runs; its verdicts say nothing." if study.scale == "smoke" else ""
-    return "\n".join([f"{counts_text(decisions)}. {how}{smoke}", "", *markdown_table(header, rows)])
-
-
-def _cost(study: Study) -> str:
-    training, scoring = hours(study.training_seconds()), hours(study.scoring_seconds())
-    folders = study.run_folders()
-    runs = seeds_by_run(folders)
-    seeds = {seed for of_run in runs.values() for seed in of_run}
-    return (
-        f"{len(folders)} training runs, {len(runs)} kinds with seeds {seeds_range(seeds)}, took {training} of "
-        f"training, one core each. Merging and scoring for {len(study.experiments())} figures took {scoring} on two cores."
-    )
+    over = [f"**{changed}**", ""] if changed else []
+    return "\n".join([*over, f"{counts_text(decisions)}. {how}{smoke}", "", *markdown_table(header, rows)])
 
 
 def _conclusion(study: Study, decisions: Decisions) -> str:

@@ -10,6 +10,7 @@ from drawing.curves import CURVES
 from records import Study
 
 from page.build import TITLE
+from page.runs import seeds_by_run
 from page.story import SUMMARY, Part, Story
 from pma.words import experiment_title
 
@@ -39,20 +40,31 @@ def _panels(study: Study, part: Part) -> list[wr.PanelGrid]:
         panels.append(wr.MediaBrowser(title=experiment_title(name), media_keys=[name]))
     if name and study.has(name, "records.csv"):
         runsets.append(wr.Runset(name="scores", filters=f"Group == '{name}' and JobType == 'eval'"))
-        panels.append(wr.LinePlot(title="bits per byte, raw and merged", x="tokens", metric_regex=_BITS))
+        panels.append(
+            wr.LinePlot(title="bits per byte, raw and merged", x="tokens", metric_regex=_BITS, **_seeds("run"))
+        )
     if name in _OF_CURVES:
-        runsets.append(_runs("training runs", study.manifest(name)["runs"]))
+        runsets.append(_runs("training runs", seeds_by_run(study.manifest(name)["runs"])))
         panels += _curves(_OF_CURVES[name])
     return [wr.PanelGrid(runsets=runsets, panels=panels)] if panels else []
 
 
+def _seeds(key: str) -> dict[str, Any]:
+    """One line a run: the mean over its seeds, and a band from the lowest to the highest.
+
+    Args:
+        key: of W&B's config, which holds the run's name.
+    """
+    return {"groupby": wr.Config(key), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+
+
 def _curves(keys: Iterable[str]) -> list[wr.LinePlot]:
-    return [wr.LinePlot(title=CURVES[key], x="tokens", y=[key]) for key in keys]
+    return [wr.LinePlot(title=CURVES[key], x="tokens", y=[key], **_seeds("run_name")) for key in keys]
 
 
 def _runs(name: str, runs: Iterable[str]) -> wr.Runset:
-    names = " or ".join(f"Name == '{run}'" for run in sorted(runs))
-    return wr.Runset(name=name, filters=f"JobType == 'train' and ({names})")
+    """Some training runs, each with all its seeds."""
+    return wr.Runset(name=name, filters=f"JobType == 'train' and Config('run_name') in {sorted(runs)}")
 
 
 def _training(study: Study) -> list[wr.Runset]:
@@ -60,7 +72,7 @@ def _training(study: Study) -> list[wr.Runset]:
     taken: set[str] = set()
     runsets = []
     for name in study.experiments():
-        own = set(study.manifest(name)["runs"]) - taken
+        own = set(seeds_by_run(study.manifest(name)["runs"])) - taken
         taken |= own
         if own:
             runsets.append(_runs(experiment_title(name), own))
