@@ -34,7 +34,7 @@ _WORDS = (
 
 
 @dataclass(frozen=True)
-class Part:
+class Chapter:
     """A heading and what stands below it.
 
     Attributes:
@@ -57,10 +57,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Story:
-    """The parts of one scale."""
+    """The chapters of one scale."""
 
     study: Study
-    parts: tuple[Part, ...]
+    chapters: tuple[Chapter, ...]
 
 
 def stories(runs_dir: Path) -> list[Story]:
@@ -82,34 +82,34 @@ def stories(runs_dir: Path) -> list[Story]:
 def _story(study: Study, decisions: Decisions, scale: str, changed: str) -> Story:
     figures = [_figure(study, name, decisions) for name in study.experiments()]
     points = "\n".join(f"- {point}" for point in deviations())
-    parts = (
+    chapters = (
         _finding(study, scale),
-        Part(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
+        Chapter(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
         *figures,
-        Part(2, "Training curves", "Every training run, in a run set for the figure that uses it first.", curves=True),
-        Part(1, f"Verdicts{scale}", _verdicts(study, decisions, changed)),
-        Part(1, f"What differs from the paper{scale}", points),
-        Part(1, f"Cost{scale}", cost_text(study)),
-        Part(1, f"Conclusion{scale}", _conclusion(study, decisions)),
+        Chapter(2, "Training curves", "Each run, in a run set for the figure that uses it first.", curves=True),
+        Chapter(1, f"Verdicts{scale}", _verdicts(study, decisions, changed)),
+        Chapter(1, f"What differs from the paper{scale}", points),
+        Chapter(1, f"Cost{scale}", cost_text(study)),
+        Chapter(1, f"Conclusion{scale}", _conclusion(study, decisions)),
     )
-    return Story(study, parts)
+    return Story(study, chapters)
 
 
-def _finding(study: Study, scale: str) -> Part:
+def _finding(study: Study, scale: str) -> Chapter:
     try:
         result = finding(study)
     except Missing as error:
-        return Part(1, f"Finding{scale}", f"There is none yet: {error}.")
+        return Chapter(1, f"Finding{scale}", f"There is none yet: {error}.")
     advice = "\n".join(f"- {point}" for point in result.advice)
-    return Part(1, f"Finding{scale}", f"{_WORDS}\n\n**{result.sentence}** {result.second}\n\n{advice}", "figure_3")
+    return Chapter(1, f"Finding{scale}", f"{_WORDS}\n\n**{result.sentence}** {result.second}\n\n{advice}", "figure_3")
 
 
-def _figure(study: Study, name: str, decisions: Decisions) -> Part:
+def _figure(study: Study, name: str, decisions: Decisions) -> Chapter:
     claims = [d for d in decisions if name in d.claim.experiments]
     lines = [f"- {_claim(d)}: {d.claim.text}." for d in claims] or ["It decides no claim."]
     title = f"{experiment_title(name)}: {study.manifest(name)['experiment']['title']}"
     text = "\n".join([*lines, "", f"Made by `{command_of(name, study.scale)}`."])
-    return Part(2, title, text, name, True, describe(study, name).caption)
+    return Chapter(2, title, text, name, True, describe(study, name).caption)
 
 
 def _claim(decision: Decision) -> str:
@@ -161,15 +161,15 @@ def markdown(title: str, scales: Sequence[Story], figures: str) -> str:
     """
     blocks = [f"# {title}", f"{SUMMARY} {_SAMPLE}"]
     for story in scales:
-        for part in story.parts:
-            if part.curves:  # they stand in W&B alone
+        for chapter in story.chapters:
+            if chapter.curves:  # they stand in W&B alone
                 continue
-            blocks += ["#" * (part.level + 1) + f" {part.title}", part.text]
+            blocks += ["#" * (chapter.level + 1) + f" {chapter.title}", chapter.text]
             folder = figures if story.study.scale == "cpu" else f"{figures}/{story.study.scale}"
-            if part.picture:
-                blocks.append(f"![{part.title}]({folder}/{part.experiment}.svg)")
-                blocks.append(f"<details><summary>How it was made</summary>\n\n{part.caption}\n\n</details>")
-            elif part.experiment and story.study.scale == "cpu":
+            if chapter.picture:
+                blocks.append(f"![{chapter.title}]({folder}/{chapter.experiment}.svg)")
+                blocks.append(f"<details><summary>How it was made</summary>\n\n{chapter.caption}\n\n</details>")
+            elif chapter.experiment and story.study.scale == "cpu":
                 blocks.append(
                     f'<picture><source media="(prefers-color-scheme: dark)" srcset="{figures}/readme-dark.svg">'
                     f'<img alt="{_ALT}" src="{figures}/readme-light.svg"></picture>'

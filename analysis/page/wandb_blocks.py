@@ -11,7 +11,7 @@ from records import Study
 
 from page.build import TITLE
 from page.runs import seeds_by_run
-from page.story import SUMMARY, Part, Story
+from page.story import SUMMARY, Chapter, Story
 from pma.words import experiment_title
 
 _BITS = ".*/average/bits_per_byte/.*"
@@ -22,20 +22,20 @@ def report(stories: Sequence[Story], entity: str, project: str) -> wr.Report:
     """The report; nothing is sent."""
     blocks: list[Any] = [wr.TableOfContents()]
     for story in stories:
-        for part in story.parts:
-            blocks += [wr.H1(part.title) if part.level == 1 else wr.H2(part.title), wr.MarkdownBlock(part.text)]
-            blocks += _panels(story.study, part)
+        for chapter in story.chapters:
+            heading = wr.H1 if chapter.level == 1 else wr.H2
+            blocks += [heading(chapter.title), wr.MarkdownBlock(chapter.text), *_panels(story.study, chapter)]
     return wr.Report(project=project, entity=entity, title=TITLE, description=SUMMARY, blocks=blocks, width="fluid")
 
 
-def _panels(study: Study, part: Part) -> list[wr.PanelGrid]:
-    """Panels of a part: its picture, and scores or curves of its runs; or the curves of all runs."""
-    if part.curves:
+def _panels(study: Study, chapter: Chapter) -> list[wr.PanelGrid]:
+    """Panels of a chapter: its picture, and scores or curves of its runs; or the curves of all runs."""
+    if chapter.curves:
         return [wr.PanelGrid(runsets=_training(study), panels=_curves(CURVES))]
-    name = part.experiment
+    name = chapter.experiment
     # Run sets without a project are those of the report's own.
     runsets, panels = [], []
-    if part.picture:
+    if chapter.picture:
         runsets.append(wr.Runset(name="picture", filters=f"Group == '{name}' and JobType == 'analysis'"))
         panels.append(wr.MediaBrowser(title=experiment_title(name), media_keys=[name]))
     if name and study.has(name, "records.csv"):
