@@ -58,9 +58,9 @@ def _points(table: pd.DataFrame) -> list[int]:
 def _runs(table: pd.DataFrame) -> str:
     """How many training runs the numbers of a table are means of."""
     few, many = table["seeds"].min(), table["seeds"].max()
-    count = f"{many}" if few == many else f"{few} to {many}"
-    over = "over held-out documents" if many == 1 else "over runs"
-    return f"Each number is {'of' if many == 1 else 'the mean of'} {count} training run{'s' * (many > 1)}, ± {over}."
+    if many == 1:
+        return "Each number is of one training run, ± over held-out documents."
+    return f"Each number is the mean of {many if few == many else f'{few} to {many}'} training runs, ± over runs."
 
 
 def _verdict(decision: Decision) -> str:
