@@ -1,8 +1,9 @@
-"""Decide the paper's claims C1-C17 from records, by the rules of claims.yaml.
+"""Decide the paper's claims from records, part by part, by the rules of claims.yaml.
 
-python analysis/claims.py --scale cpu             fresh records: a table, and claims.md and claims.csv in OUT/SCALE
-python analysis/claims.py --scale cpu --compare   the same, then where the verdicts differ from the published ones
-python analysis/claims.py --readme                the numbers in README and docs and published claims.csv
+python analysis/claims.py --scale cpu             your records: a table, and claims.csv and seeds.csv in OUT/SCALE
+python analysis/claims.py --scale cpu --compare   the same, then your numbers beside the published seeds
+python analysis/claims.py --readme                the numbers in README and docs, published claims.csv and seeds.csv
+python analysis/claims.py --freeze                claims.sha256, before data: any later change of a rule then shows
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from pathlib import Path
 
 from documents import contents, written
 from records import ROOT, Study
-from verdicts.decide import decide, decide_published
+from verdicts.check import check
+from verdicts.decide import decide, decide_published, published_scales
+from verdicts.frozen import FROZEN, change_text, freeze
+from verdicts.newcomer import closing_lines
 from verdicts.rules import load_rules
-from verdicts.tables import claims_markdown, compare, published_table, result_table, screen
+from verdicts.screen import screen
+from verdicts.tables import published_seeds, published_table, result_table, seeds_csv
 
 from pma.files import write_text
 from pma.words import print_next, short
@@ -26,16 +31,17 @@ def main() -> None:
     parser.add_argument("--scale", default="cpu")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     parser.add_argument("--out-dir", type=Path, default=ROOT / "analysis" / "out")
-    parser.add_argument(
-        "--compare", action="store_true", help="print where the verdicts differ from the published ones"
-    )
+    parser.add_argument("--compare", action="store_true", help="lay your numbers beside the published seeds")
     parser.add_argument(
         "--readme", action="store_true", help="write the numbers in README and docs from published records"
     )
     parser.add_argument("--readme-path", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--freeze", action="store_true", help="write the hash of the rules, before any data")
     options = parser.parse_args()
     try:
-        if options.readme:
+        if options.freeze:
+            print(f"{short(FROZEN)}: {freeze()}")
+        elif options.readme:
             write_documents(options.runs_dir, options.readme_path.parent)
         else:
             judge_fresh(options)
@@ -44,30 +50,41 @@ def main() -> None:
 
 
 def write_documents(runs_dir: Path, root: Path) -> None:
-    """Write the blocks of README and docs, and claims.csv of every published scale.
+    """Write the blocks of README and docs, and claims.csv and seeds.csv of every published scale.
 
     Raises:
-        ValueError: when nothing is published, or a document lacks a marker. Nothing is written then.
+        ValueError: when nothing is published, records are of the first protocol, or a document lacks a marker. Then
+            nothing is written.
     """
-    decided = decide_published(runs_dir, load_rules())
-    texts = written(root, contents(runs_dir, decided))
+    rules = load_rules()
+    for scale in published_scales(runs_dir):
+        check(Study(runs_dir / scale / "published"), rules)
+    decided = decide_published(runs_dir, rules)
+    texts = written(root, contents(runs_dir, decided, rules))
     for scale, decisions in decided.items():
         write_text(published_table(runs_dir, scale), result_table(decisions, scale).to_csv(index=False))
+        write_text(published_seeds(runs_dir, scale), seeds_csv(decisions))
     for path, text in texts.items():
         write_text(path, text)
 
 
 def judge_fresh(options: argparse.Namespace) -> None:
-    """Judge the claims from one's own records: claims.csv, claims.md and the terminal."""
-    study = Study(options.runs_dir / options.scale)
-    decisions = decide(study.root, load_rules())
+    """Judge the claims from your own records: claims.csv, seeds.csv and the terminal."""
+    study, rules = Study(options.runs_dir / options.scale), load_rules()
+    notes = check(study, rules)
+    decisions = decide(study.root, rules)
     out = options.out_dir / options.scale
     write_text(out / "claims.csv", result_table(decisions, options.scale).to_csv(index=False))
-    write_text(out / "claims.md", claims_markdown(decisions, options.scale))
-    print(screen(decisions, study))
+    write_text(out / "seeds.csv", seeds_csv(decisions))
+    print(screen(decisions, study, rules.common))
+    published = Study(study.root / "published")
+    if options.compare and published.root.is_dir() and (change := change_text(rules, published.root)):
+        notes.append(change)
+    for note in notes:
+        print(f"note: {note}")
     if options.compare:
-        print(compare(decisions, published_table(options.runs_dir, options.scale)))
-    print(f"every test with its numbers: {short(out / 'claims.md')}")
+        print(f"\n{closing_lines(study, published, published_seeds(options.runs_dir, options.scale), rules)}")
+    print(f"every number: {short(out / 'claims.csv')} (a row a part), {short(out / 'seeds.csv')} (a row a seed)")
     print_next("make report (the published claims, figures and numbers on one page)")
 
 

@@ -6,23 +6,24 @@ A block stands between <!-- NAME:begin --> and <!-- NAME:end -->; all else in a 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from choosing import choosing_blocks
 from records import Study
 from verdicts import document, readme
-from verdicts.decide import Decision
+from verdicts.decide import Decisions
+from verdicts.rules import Rules
 
 Blocks = Mapping[str, str]
 
 
-def contents(runs_dir: Path, decided: Mapping[str, Sequence[Decision]]) -> dict[str, Blocks]:
+def contents(runs_dir: Path, decided: Mapping[str, Decisions], rules: Rules) -> dict[str, Blocks]:
     """The blocks of every document, by its path below the root.
 
     Args:
         runs_dir: with the published records of the scales in `decided`.
-        decided: the claims of every published scale. Numbers that are no verdicts are of the first of them.
+        decided: the claims of every published scale, by `rules`. Numbers that are no verdicts are of the first of them.
 
     Raises:
         ValueError: when records that a block needs are not there.
@@ -31,7 +32,7 @@ def contents(runs_dir: Path, decided: Mapping[str, Sequence[Decision]]) -> dict[
     default = next(iter(studies.values()))
     return {
         "README.md": readme.blocks(decided, studies),
-        "docs/claims.md": {"claims": document.claims_sections(decided, studies)},
+        "docs/claims.md": {"claims": document.claims_sections(decided, studies, rules)},
         "docs/choosing.md": choosing_blocks(default),
         "docs/deviations.md": {"largest": readme.largest_deviations(default)},
     }

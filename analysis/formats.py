@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pma.words import quantity as quantity  # the same in figures as in the terminal
 
@@ -31,3 +32,14 @@ def with_interval(estimate: float, low: float, high: float, form: str) -> str:
     """`estimate [low, high]`, each in the format `form`; without the brackets where there is no interval (NaN)."""
     texts = [format(number, form) for number in (estimate, low, high)]
     return texts[0] if math.isnan(low) else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Whole numbers in a row, neighbours as a range: 0, 2 to 9."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in ranges)

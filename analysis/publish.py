@@ -1,5 +1,7 @@
 """Copy the records of your own runs to runs/SCALE/published: tables, configs, manifests and curves, no weights.
 
+Beside them stands manifest.json: the hash of the rules that was fixed before data, the seeds, the revision of the code.
+
 python analysis/publish.py --scale cpu      (then python analysis/claims.py --readme, which `make publish` does)
 """
 
@@ -9,7 +11,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from records import ROOT
+from records import ROOT, Study
+from verdicts.check import check
+from verdicts.frozen import change_text, write_published_manifest
+from verdicts.rules import load_rules
 
 from pma.files import MANIFEST, publish_folder
 from pma.words import short
@@ -24,18 +29,24 @@ def publish(runs_dir: Path, scale: str) -> Path:
         The folder of the published records.
 
     Raises:
-        ValueError: when there are no finished records.
+        ValueError: when there are no finished records, they are of the first protocol, or no rules were frozen.
     """
-    source = runs_dir / scale
+    study, rules = Study(runs_dir / scale), load_rules()
+    source = study.root
     folders = [path.parent for path in sorted(source.glob(f"*/{MANIFEST}")) if path.parent.name != "published"]
     if not any((folder / "records.csv").exists() for folder in folders):
         raise ValueError(f"{source}: no records there; make reproduce SCALE={scale} makes them")
+    for line in check(study, rules):
+        print(f"note: {line}")
     with publish_folder(source / "published") as aside:
         for folder in folders:
             (aside / folder.name).mkdir()
             for path in sorted(folder.iterdir()):
                 if path.is_file() and path.suffix in SUFFIXES:
                     shutil.copyfile(path, aside / folder.name / path.name)
+        write_published_manifest(aside, study.recorded_seeds())
+    if change := change_text(rules, source / "published"):
+        print(f"note: {change}")
     return source / "published"
 
 

@@ -94,6 +94,10 @@ class Study:
         folders = (path.parent.name for path in self.root.glob(f"*/{MANIFEST}"))
         return sorted((name for name in folders if "experiment" in self.manifest(name)), key=experiment_order)
 
+    def recorded_seeds(self) -> list[int]:
+        """Seeds that the records of some experiment are about."""
+        return sorted({seed_of(folder) for name in self.experiments() for folder in self.manifest(name)["runs"]})
+
     def manifest(self, folder: str) -> dict[str, Any]:
         """Manifest of an experiment, or of a run's folder (RUN-seedN).
 
@@ -143,9 +147,9 @@ class Study:
     def cost(self, experiments: Sequence[str]) -> float:
         """Wall-clock seconds that one seed of experiments takes on 2 cores: the kind of cost that every document names.
 
-        Training, two runs at a time, and then scoring. Training takes half of what its runs took one by one, but no less
-        than the longest chain of runs that start from each other. Runs that the experiments' own runs start from are part
-        of it, and a run that several share counts once. Mean over the seeds; NaN where a manifest is missing.
+        Training, two runs at a time, then scoring. Training takes half of what its runs took one by one, but at least
+        the longest chain of runs that start from each other. Runs that the experiments' own runs start from are part of
+        it, and a run that several share counts once. Mean over the seeds; NaN where a manifest is missing.
         """
         try:
             manifests = [self.manifest(experiment) for experiment in experiments]

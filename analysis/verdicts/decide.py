@@ -17,6 +17,7 @@ from verdicts.judge import Evidence, Judged, Numbers, judge, verdict_of
 from verdicts.rules import Claim, Common, Part, Rules, evidence_functions
 
 SECOND_MEASURES = ("tasks", "choice")  # that a part on text is computed on too
+SEEDS_COLUMNS = ["claim", "part", "column", "seed", "value"]
 _DIGITS = 9  # below these, differences are rounding
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -39,14 +40,7 @@ class Decision:
     @property
     def outcomes(self) -> str:
         """The counted parts in a few words: a holds, but tasks: -0.020 [-0.030, -0.010]; b fails."""
-        words = []
-        for judged in self.counted:
-            also = "".join(f", {contradiction.text}" for contradiction in judged.contradictions)
-            words.append(f"{judged.part.name} {_VERBS.get(judged.outcome, judged.outcome)}{also}")
-        return "; ".join(words)
-
-
-_VERBS = {"open": "is open", "not run": "was not run"}
+        return "; ".join(judged.said for judged in self.counted)
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,11 @@ class Decisions:
     def __getitem__(self, name: str) -> Decision:
         return next(decision for decision in self.claims if decision.claim.name == name)
 
+    @property
+    def seeds(self) -> list[int]:
+        """Confirmatory seeds that some part has a number of."""
+        return sorted({seed for decision in self.claims for judged in decision.parts for seed in judged.seeds})
+
     def seeds_table(self) -> pd.DataFrame:
         """Every number that a verdict rests on, a row each: claim, part, column, seed, value.
 
@@ -72,8 +71,7 @@ class Decisions:
         """
         tables = [_rows(judged) for decision in self.claims for judged in decision.parts]
         filled = [table for table in tables if len(table)]
-        columns = ["claim", "part", "column", "seed", "value"]
-        return pd.concat(filled, ignore_index=True)[columns] if filled else pd.DataFrame(columns=columns)
+        return pd.concat(filled, ignore_index=True)[SEEDS_COLUMNS] if filled else pd.DataFrame(columns=SEEDS_COLUMNS)
 
 
 def _rows(judged: Judged) -> pd.DataFrame:
@@ -147,29 +145,38 @@ def _evidence(
 ) -> Evidence:
     where = f"{claim} {part.name}"
     try:
-        numbers = _numbers(study, part, part.measure, counted, functions, where) if counted else None
+        numbers = numbers_of(study, part, part.measure, counted, functions, where) if counted else None
     except Missing as missing:
         return Evidence(claim, part, missing=str(missing))
     others = {}
     for measure in SECOND_MEASURES if part.measure == "text" and counted else ():
         try:
-            others[measure] = _numbers(study, part, measure, counted, functions, where)
+            others[measure] = numbers_of(study, part, measure, counted, functions, where)
         except Missing:
             continue  # records without it can still decide the part
     exploratory = None
     if shown:
         try:  # the seeds that count too, for what is chosen or forecast from other seeds; their rows are left out
-            exploratory = _numbers(study, part, part.measure, [*shown, *counted], functions, where).of_seeds(shown)
+            exploratory = numbers_of(study, part, part.measure, [*shown, *counted], functions, where).of_seeds(shown)
         except Missing as missing:
             if not counted:
                 return Evidence(claim, part, missing=str(missing))
     return Evidence(claim, part, numbers, others, exploratory)
 
 
-def _numbers(study: Study, part: Part, measure: str, seeds: Sequence[int], functions: Functions, where: str) -> Numbers:
+def numbers_of(
+    study: Study, part: Part, measure: str, seeds: Sequence[int], functions: Functions, where: str
+) -> Numbers:
     """A part's numbers, a row a seed, rounded so that equal scores tie on every machine.
 
     A seed without a number in some column is left out of all of them.
+
+    Args:
+        where: the claim and the part, for errors.
+
+    Raises:
+        Missing: when a record is not there.
+        ValueError: when the evidence gives other rows or columns than the part asks for.
     """
     values = functions[part.evidence](study, measure, seeds, **part.settings)
     columns = [str(column) for column in values.columns]

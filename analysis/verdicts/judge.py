@@ -23,6 +23,9 @@ REPLICATED, PARTLY, NOT, OPEN, NOT_REACHED, NOT_RUN = VERDICTS = (
 )
 
 
+_VERBS = {"open": "is open", "not run": "was not run", "shown": "is shown, not counted"}
+
+
 @dataclass(frozen=True)
 class Numbers:
     """What a part's evidence gives on one measure, a row a seed."""
@@ -111,6 +114,16 @@ class Judged:
     def counted(self) -> bool:
         """Whether it takes part in the claim's verdict."""
         return self.part.counted
+
+    @property
+    def said(self) -> str:
+        """Its letter and outcome, and what contradicts it: a holds, but tasks: -0.020 [-0.030, -0.010]."""
+        return f"{self.part.name} {self.verb}" + "".join(f", {c.text}" for c in self.contradictions)
+
+    @property
+    def verb(self) -> str:
+        """The outcome as a sentence has it: holds, is open."""
+        return _VERBS.get(self.outcome, self.outcome)
 
     @cached_property
     def columns(self) -> dict[str, Student]:

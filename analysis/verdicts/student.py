@@ -40,12 +40,12 @@ class Student:
         """Interval of the mean: m -+ t(1 - alpha/2; n - 1) s / sqrt(n). It covers the true mean with 1 - alpha."""
         return self._around(alpha, 1 / self.n if self.n else math.nan)
 
-    def prediction(self, alpha: float = 0.05) -> tuple[float, float]:
-        """Interval of one new seed: m -+ t(1 - alpha/2; n - 1) s sqrt(1 + 1/n).
+    def prediction(self, alpha: float = 0.05, seeds: int = 1) -> tuple[float, float]:
+        """Interval of one new seed, or of the mean of some: m -+ t(1 - alpha/2; n - 1) s sqrt(1/seeds + 1/n).
 
         A run with a seed not among the n falls into it with 1 - alpha (Hahn and Meeker 1991, section 4.2).
         """
-        return self._around(alpha, 1 + 1 / self.n if self.n else math.nan)
+        return self._around(alpha, 1 / seeds + 1 / self.n if self.n else math.nan)
 
     def _around(self, alpha: float, variance: float) -> tuple[float, float]:
         half = float(t.ppf(1 - alpha / 2, self.n - 1)) * self.sd * math.sqrt(variance) if self.n > 1 else math.nan

@@ -12,16 +12,21 @@ from formats import with_interval
 
 from verdicts.decide import VERDICTS, Decision, Decisions
 from verdicts.judge import Judged
+from verdicts.rules import Part
 
 BITS = "bits per byte"  # the unit of most parts, which some tables leave out
 _FORMS = {"steps": "+z.1f", "doublings": "+z.2f"}  # "z" of Python's format: what rounds to zero has no sign
 _DIGITS = 6  # significant ones, of claims.csv
-_VERBS = {"open": "is open", "not run": "was not run", "shown": "is shown, not counted"}
 
 
 def published_table(runs_dir: Path, scale: str) -> Path:
     """Where the published verdicts of a scale stand, a row a part."""
     return runs_dir / scale / "published" / "claims.csv"
+
+
+def seeds_csv(decisions: Decisions) -> str:
+    """seeds.csv: every number that a verdict rests on, with nine digits after the point, as they are judged."""
+    return decisions.seeds_table().to_csv(index=False)
 
 
 def published_seeds(runs_dir: Path, scale: str) -> Path:
@@ -38,9 +43,10 @@ def result_table(decisions: Decisions, scale: str) -> pd.DataFrame:
     for decision in decisions:
         claim = {"claim": decision.claim.name, "scale": scale}
         shared = {"verdict": decision.verdict, "command": decision.claim.command, "seconds": decision.seconds}
-        parts = [_row(judged) for judged in decision.parts] or [{**_NO_PART, "reason": decision.why}]
+        parts = [_row(judged) for judged in decision.parts] or [{"n": 0, "reason": decision.why}]
         rows += [{**claim, **part, **shared} for part in parts]
-    table = pd.DataFrame(rows)
+    columns = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
+    table = pd.DataFrame(rows, columns=list(columns))
     floats = table.select_dtypes("float").columns
     table[floats] = table[floats].map(lambda number: float(f"{number:.{_DIGITS}g}"))
     return table
@@ -72,24 +78,12 @@ def _row(judged: Judged) -> dict[str, Any]:
     }
 
 
-_NUMBERS = ("mean", "low", "high", "prediction_low", "prediction_high", "smallest", "margin", "p", "p_holm")
-_WORDS = ("part", "says", "rule", "unit", "measure", "column")
-_NO_PART = {
-    **dict.fromkeys(_WORDS, ""),
-    "n": 0,
-    **dict.fromkeys(_NUMBERS, math.nan),
-    "outcome": "",
-    "contradiction": "",
-}
-
-
 # ---- words
 
 
-def number_text(judged: Judged, number: float) -> str:
+def number_text(part: Part, number: float) -> str:
     """One number of a part, in the digits of its unit; with a sign unless it is a share that a bound judges."""
-    form = _FORMS.get(judged.part.unit, "+z.3f")
-    return format(number, form.replace("+", "") if judged.part.rule == "bound" else form)
+    return format(number, _form(part))
 
 
 def estimate_text(judged: Judged) -> str:
@@ -98,14 +92,12 @@ def estimate_text(judged: Judged) -> str:
     if headline.n == 0:
         return "-"
     low, high = headline.interval()
-    form = _FORMS.get(judged.part.unit, "+z.3f")
-    return with_interval(headline.mean, low, high, form.replace("+", "") if judged.part.rule == "bound" else form)
+    return with_interval(headline.mean, low, high, _form(judged.part))
 
 
-def outcome_text(judged: Judged) -> str:
-    """A part's letter and outcome, and what contradicts it: a holds, but tasks: -0.020 [-0.030, -0.010]."""
-    also = "".join(f", {contradiction.text}" for contradiction in judged.contradictions)
-    return f"{judged.part.name} {_VERBS.get(judged.outcome, judged.outcome)}{also}"
+def _form(part: Part) -> str:
+    form = _FORMS.get(part.unit, "+z.3f")
+    return form.replace("+", "") if part.rule == "bound" else form
 
 
 def parts_text(decision: Decision) -> str:
@@ -115,18 +107,17 @@ def parts_text(decision: Decision) -> str:
     """
     if not decision.parts or decision.verdict == "not run":
         return decision.why
-    return "; ".join(outcome_text(judged) for judged in decision.counted)
+    return decision.outcomes
 
 
 def part_line(judged: Judged) -> str:
     """A part in one line: a holds: on average over the sizes, +0.039 [+0.030, +0.047] bits per byte."""
     reason = f" ({judged.reason})" if judged.reason else ""
-    verb = f"{judged.part.name} {_VERBS.get(judged.outcome, judged.outcome)}{reason}"
     parts = [judged.part.says, f"{estimate_text(judged)} {judged.part.unit}" if judged.headline.n else ""]
     if len(judged.columns) > 1:
         parts.append(f"the least of {len(judged.columns)}: {judged.headline_column}")
     parts += [contradiction.text for contradiction in judged.contradictions]
-    return f"{verb}: {', '.join(filter(None, parts))}"
+    return f"{judged.part.name} {judged.verb}{reason}: {', '.join(filter(None, parts))}"
 
 
 def counts_text(decisions: Iterable[Decision]) -> str:
