@@ -7,13 +7,13 @@ from collections.abc import Collection
 from typing import Any
 
 from drawing.strips import describe_claim
+from formats import listed
 from verdicts.decide import VERDICTS, Decision
 from verdicts.judge import Judged
 from verdicts.rules import Common
 from verdicts.tables import estimate_text, number_text, parts_text
 
 from page.panels import group
-from page.runs import seeds_range
 from pma.words import duration, experiment_title
 
 _OUTCOMES = ("holds", "open", "fails", "not run", "shown")  # their colours are those of the verdicts, by place
@@ -70,7 +70,7 @@ def _part(judged: Judged, common: Common) -> dict[str, Any]:
         "reason": judged.reason,
         "rule": rule_text(judged, common),
         "p": "" if math.isnan(judged.p_holm) else f"{judged.p_holm:.3f}",
-        "seeds": f"{headline.n}: {seeds_range(judged.seeds)}" if headline.n else "0",
+        "seeds": f"{headline.n}: {listed(judged.seeds)}" if headline.n else "0",
     }
 
 
@@ -82,7 +82,9 @@ def rule_text(judged: Judged, common: Common) -> str:
     margin = f"{part.margin:g}"
     if part.margin_of:
         share = f"{100 * common.margin_share:.0f} % of {part.margin_of.replace('_', ' ')}"
-        margin = share if math.isnan(judged.margin) else f"{number_text(judged, judged.margin).lstrip('+')} ({share})"
+        margin = (
+            share if math.isnan(judged.margin) else f"{number_text(judged.part, judged.margin).lstrip('+')} ({share})"
+        )
     each = "each " if part.rule.startswith("all_") else ""
     if part.rule in ("above", "all_above"):
         least = f", and not below {part.smallest:g}" if part.smallest else ""
@@ -103,7 +105,7 @@ def _seed_rows(decision: Decision) -> list[list[str]]:
                 name = judged.part.name if len(numbers.values.columns) == 1 else f"{judged.part.name}: {column}"
                 head += [name] if name not in head else []
                 for seed, number in numbers.values[column].items():
-                    rows.setdefault(f"{seed}{note}", {})[name] = number_text(judged, number)
+                    rows.setdefault(f"{seed}{note}", {})[name] = number_text(judged.part, number)
     return [head, *([seed, *(of_seed.get(name, "") for name in head[1:])] for seed, of_seed in rows.items())]
 
 
@@ -116,9 +118,9 @@ def seeds_fields(common: Common, seeds: Collection[int]) -> dict[str, Any]:
     counted = [seed for seed in common.confirmatory if seed in seeds]
     hollow = [seed for seed in common.exploratory if seed in seeds]
     return {
-        "counted": seeds_range(counted),
+        "counted": listed(counted),
         "count": len(counted),
-        "hollow": seeds_range(hollow),
+        "hollow": listed(hollow),
         "hollow_count": len(hollow),
         "least": common.least_seeds,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from statistics import mean
 from typing import Any
 
@@ -13,21 +12,13 @@ import style
 from drawing.curves import CURVES
 from drawing.description import Line, Panel
 from drawing.scores import counted_seeds
-from formats import hours, quantity
+from formats import hours, listed, quantity
 from records import Study
 
 from pma.words import duration
 
 _DASHES = ("-", "--", ":")
 _FROM_ZERO = ("lr", "gradient_norm")
-
-
-def seeds_range(seeds: Iterable[int]) -> str:
-    """Seeds in few signs: 0, 2-9."""
-    there = sorted(seeds)
-    breaks = [i + 1 for i, (a, b) in enumerate(pairwise(there)) if b > a + 1]
-    groups = [there[i:j] for i, j in pairwise([0, *breaks, len(there)])]
-    return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups if g)
 
 
 def seeds_by_run(folders: Iterable[str]) -> dict[str, list[int]]:
@@ -45,7 +36,7 @@ def cost_text(study: Study) -> str:
     seeds = {seed for of_run in runs.values() for seed in of_run}
     one = study.cost(study.experiments())
     return (
-        f"{len(folders)} training runs, {len(runs)} kinds with seeds {seeds_range(seeds)}: "
+        f"{len(folders)} training runs, {len(runs)} kinds with seeds {listed(seeds)}: "
         f"{hours(study.training_seconds())} of training, one core each, and {hours(study.scoring_seconds())} of "
         f"merging and scoring on two. One seed of all of it takes {duration(one)} on 2 cores."
     )
@@ -61,7 +52,7 @@ def run_rows(study: Study) -> list[dict[str, Any]]:
             {
                 "scale": study.scale,
                 "name": run,
-                "seeds": seeds_range(seeds),
+                "seeds": listed(seeds),
                 "parameters": f"{quantity(counts['total'])} ({quantity(counts['active'])})",
                 "tokens": f"{manifests[0]['tokens']:,}",
                 "minutes": f"{mean(manifest['seconds'] for manifest in manifests) / 60:.1f}",
@@ -90,7 +81,7 @@ def mean_curves(study: Study, folders: Iterable[str]) -> list[Panel]:
     for run, seeds in seeds_by_run(folders).items():
         counted = counted_seeds(seeds)
         size = quantity(study.manifest(f"{run}-seed{seeds[0]}")["parameters"]["total"])
-        names[run] = f"{run} ({size}, {'seed' if len(counted) == 1 else 'seeds'} {seeds_range(counted)})"
+        names[run] = f"{run} ({size}, {'seed' if len(counted) == 1 else 'seeds'} {listed(counted)})"
         curves[run] = mean_curve(study, run, counted)
     panels = []
     for column, label in CURVES.items():

@@ -13,7 +13,7 @@ from drawing import chart
 from drawing.description import Figure, Panel, Table
 from drawing.find import describe
 from drawing.plain import raw_and_merged
-from formats import quantity
+from formats import listed, quantity
 from records import Study
 from sizes import Size, sizes
 from verdicts.decide import VERDICTS, Decision
@@ -22,7 +22,7 @@ from verdicts.tables import parts_text
 from page.claims import anchor
 from page.panels import group, named
 from page.paper import beside
-from page.runs import mean_curves, seeds_by_run, seeds_range
+from page.runs import mean_curves, seeds_by_run
 from pma.words import duration, experiment_title
 
 
@@ -81,7 +81,7 @@ def models_text(models: Sequence[Size]) -> str:
 def _seeds_text(folders: Iterable[str]) -> str:
     """The seeds of an experiment's runs: seeds 0, 2-9."""
     seeds = {seed for of_run in seeds_by_run(folders).values() for seed in of_run}
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {seeds_range(seeds)}"
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}"
 
 
 def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str, Any]:
