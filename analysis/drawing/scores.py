@@ -25,7 +25,9 @@ _Z95 = 1.96  # standard errors over items to each side of a 95 % interval
 # What a score belongs to; seeds are averaged over, and gains are within a seed.
 _AT = ["run", "seed", "tokens", "suite", "task", "metric"]
 _SETTING = ["method", "n", "interval"]
+_KEYS = [key for key in _AT if key != "seed"] + _SETTING
 _ERRORS = {"value": "error", "gain": "gain_error"}
+_OF_SEEDS = {"value": "values", "gain": "gains"}
 
 
 @cache
@@ -97,17 +99,18 @@ def seed_scores(study: Study, experiment: str) -> pd.DataFrame:
 
 
 def scores(study: Study, experiment: str) -> pd.DataFrame:
-    """Means over the counted seeds of an experiment: columns value, error, gain, gain_error, seeds.
+    """Means over the counted seeds of an experiment: columns value, error, gain, gain_error, seeds, values, gains.
 
     Errors are half lengths of 95 % intervals: Student's t over the seeds where there are at least 2. With one seed they
-    are 1.96 standard errors over items, a gain's from the paired differences.
+    are 1.96 standard errors over items, a gain's from the paired differences. `values` and `gains` hold the numbers of
+    every seed, by seed, exploratory ones too.
 
     Raises:
         Missing: when the experiment has no records.
     """
-    table = seed_scores(study, experiment)
-    table = table[table["counted"]]
-    grouped = table.groupby([key for key in _AT if key != "seed"] + _SETTING)
+    every = seed_scores(study, experiment)
+    table = every[every["counted"]]
+    grouped = table.groupby(_KEYS)
     means = grouped.agg(
         value=("value", "mean"), error=("value", "std"), items=("stderr", "mean"),
         gain=("gain", "mean"), gain_error=("gain", "std"), seeds=("seed", "nunique"),
@@ -117,15 +120,24 @@ def scores(study: Study, experiment: str) -> pd.DataFrame:
     means["gain_error"] = half * means["gain_error"]
     if not several.all():
         means["gain_error"] = means["gain_error"].where(several, _Z95 * _paired(study, experiment, table, means))
+    for column, of_seeds in _OF_SEEDS.items():
+        means[of_seeds] = _by_seed(every, means, column)
     return means.assign(experiment=experiment)
+
+
+def _by_seed(every: pd.DataFrame, means: pd.DataFrame, column: str) -> list[dict[int, float]]:
+    """The numbers of each row's seeds."""
+    found: dict[tuple, dict[int, float]] = {}
+    for *key, seed, number in every[[*_KEYS, "seed", column]].itertuples(index=False):
+        found.setdefault(tuple(key), {})[seed] = number
+    return [found[key] for key in means[_KEYS].itertuples(index=False, name=None)]
 
 
 def _paired(study: Study, experiment: str, table: pd.DataFrame, means: pd.DataFrame) -> pd.Series:
     """Standard errors over items of the gains in `means`, in their unit."""
     items = study.items(experiment)
     errors = paired_errors(items[items["seed"].isin(table["seed"])])
-    keys = [key for key in _AT if key != "seed"] + _SETTING
-    paired = means[keys].merge(errors.drop_duplicates(keys), on=keys, how="left")["paired"]
+    paired = means[_KEYS].merge(errors.drop_duplicates(_KEYS), on=_KEYS, how="left")["paired"]
     return paired * means["metric"].map({name: metric.factor for name, metric in METRICS.items()})
 
 
@@ -142,6 +154,30 @@ def pick(table: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
         asked = ", ".join(f"{column}={value}" for column, value in conditions.items())
         raise Missing(f"no records with {asked}: a part of it is missing, reproduce the experiment again")
     return chosen.sort_values("tokens") if "tokens" in chosen else chosen
+
+
+def saved_over(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `scores` with their gains replaced by what they save over others, seed by seed.
+
+    Args:
+        base: a row for each point (tokens) of `rows`, or a single one for all.
+    """
+    bases = base.set_index("tokens")["values"]
+    gains, means, halves = [], [], []
+    for row in rows.itertuples():
+        other = bases.iloc[0] if len(bases) == 1 else bases.loc[row.tokens]
+        sign = METRICS[row.metric].sign
+        gain = {seed: sign * (value - other[seed]) for seed, value in row.values.items() if seed in other}
+        counted = Student.of([gain[seed] for seed in counted_seeds(gain)])
+        gains.append(gain)
+        means.append(counted.mean)
+        halves.append(counted.interval()[1] - counted.mean)
+    return rows.assign(gain=means, gain_error=halves, gains=gains)
+
+
+def of_seeds(column: str) -> str:
+    """The column that holds the numbers of every seed of `value` or `gain`."""
+    return _OF_SEEDS[column]
 
 
 def error_of(column: str) -> str:
