@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
+from drawing.description import Panel
 from drawing.strips import describe_claim
 from formats import listed
 from verdicts.decide import VERDICTS, Decision
@@ -17,6 +20,8 @@ from page.panels import group
 from pma.words import duration, experiment_title
 
 _OUTCOMES = ("holds", "open", "fails", "not run", "shown")  # their colours are those of the verdicts, by place
+
+_ROW_NAME = 18  # letters on a line
 
 
 def anchor(name: str, scale: str) -> str:
@@ -43,7 +48,7 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], common:
         "rank": VERDICTS.index(decision.verdict),
         "why": "" if decision.parts else parts_text(decision),
         "parts": [_part(judged, common) for judged in decision.parts],
-        "strips": group("", figure.panels) if figure else None,
+        "strips": group("", [_strip(panel, decision) for panel in figure.panels]) if figure else None,
         "caption": figure.caption if figure else "",
         "seeds": _seed_rows(decision),
         "measure": claim.measure,
@@ -53,6 +58,26 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], common:
         "cost": "" if math.isnan(decision.seconds) else f"{duration(decision.seconds)} a seed on 2 cores",
         "figures": [(f"{scale}-{name}", experiment_title(name)) for name in claim.experiments if name in shown],
     }
+
+
+def _strip(panel: Panel, decision: Decision) -> Panel:
+    """A panel of dots whose rows have short names, b: 3B/30B: what a part says stands in the table beneath."""
+    names = {}
+    for at, name in panel.yticks.items():
+        words, letters = " ".join(name.split()), _letters(name)
+        for judged in decision.parts:
+            said = _letters(judged.part.name + judged.part.says)
+            if letters == said:
+                words = judged.part.name
+            elif letters.startswith(f"{said}:"):
+                words = f"{judged.part.name}: {words.rpartition(': ')[2]}"
+        names[at] = textwrap.fill(words, _ROW_NAME)
+    return replace(panel, yticks=names)
+
+
+def _letters(text: str) -> str:
+    """A text without its spaces and line breaks."""
+    return "".join(text.split())
 
 
 def _part(judged: Judged, common: Common) -> dict[str, Any]:

@@ -14,10 +14,14 @@ from markupsafe import Markup
 from page.legend import entries, shared
 
 _TASKS = ("four axes", "held-out text")  # what a panel's y label may begin with, on a line of its own
+_ROW, _FRAME = 30, 60  # pixels: of a row of a strip, and around the rows
 
 
 def shown(panel: Panel, own_legend: bool = False) -> dict[str, Any]:
-    """A panel for the template: title, chart as JSON, text for those who do not see it, a legend of its own."""
+    """A panel for the template: title, chart as JSON, text for those who do not see it, a legend of its own.
+
+    Its height, in pixels, is given where rows need room.
+    """
     ylabel = ", ".join(panel.ylabel.splitlines())
     names = ", ".join(entries([panel]))
     alt = f"{panel.title}: {ylabel or 'values'} over {panel.xlabel or 'groups'}" + (f"; {names}" if names else "")
@@ -26,6 +30,7 @@ def shown(panel: Panel, own_legend: bool = False) -> dict[str, Any]:
         "item": Markup(json.dumps(chart.chart(panel), separators=(",", ":")).replace("</", "<\\/")),
         "alt": f"{alt}. Arrow keys read the values; a table of them stands under Values and records.",
         "legend": entries([panel]) if own_legend else {},
+        "height": _ROW * len(panel.yticks) + _FRAME if panel.yticks else 0,
     }
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import style
-from drawing.curves import CURVES
+from drawing.curves import curve_panels
 from drawing.description import Line, Panel
-from drawing.scores import counted_seeds
 from formats import hours, listed, quantity
 from records import Study
 
 from pma.words import duration
 
 _DASHES = ("-", "--", ":")
-_FROM_ZERO = ("lr", "gradient_norm")
 
 
 def seeds_by_run(folders: Iterable[str]) -> dict[str, list[int]]:
@@ -62,41 +59,21 @@ def run_rows(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def mean_curve(study: Study, run: str, seeds: Sequence[int]) -> pd.DataFrame:
-    """A run's curve over tokens, mean over seeds, as far as all of them go; empty where none of them has one."""
-    there = [seed for seed in seeds if study.has(f"{run}-seed{seed}", "metrics.jsonl")]
-    if not there:
-        return pd.DataFrame(columns=["tokens"])
-    every = pd.concat([study.curve(run, seed) for seed in there]).groupby("tokens")
-    means = every.mean(numeric_only=True)[every.size() == len(there)]
-    return means.reset_index()
-
-
-def mean_curves(study: Study, folders: Iterable[str]) -> list[Panel]:
-    """Loss, learning rate, gradient norm and speed over tokens, a line a run: the mean over the counted seeds.
+def run_curves(study: Study, folders: Sequence[str]) -> list[Panel]:
+    """Curves of some runs (RUN-seedN), a line a run: the mean over its counted seeds.
 
     After seven runs the colours repeat, in dashes.
     """
-    curves, names = {}, {}
+    names = {}
     for run, seeds in seeds_by_run(folders).items():
-        counted = counted_seeds(seeds)
         size = quantity(study.manifest(f"{run}-seed{seeds[0]}")["parameters"]["total"])
-        names[run] = f"{run} ({size}, {'seed' if len(counted) == 1 else 'seeds'} {listed(counted)})"
-        curves[run] = mean_curve(study, run, counted)
+        names[run] = f"{run} ({size})"
     panels = []
-    for column, label in CURVES.items():
-        drawn = [run for run, curve in curves.items() if column in curve and curve[column].notna().any()]
-        # Half the bytes on the page; no eye sees the difference.
-        lines = tuple(
-            Line(
-                names[run],
-                style.color(i),
-                *(curves[run][axis].to_numpy(np.float32) for axis in ("tokens", column)),
-                dash=_DASHES[i // len(style.COLORS) % len(_DASHES)],
-            )
-            for i, run in enumerate(drawn)
-        )
-        if lines:
-            bottom = 0.0 if column in _FROM_ZERO else None
-            panels.append(Panel(label, "training tokens", label, lines, tokens=True, ylim=(bottom, None)))
+    for panel in curve_panels(study, folders):
+        lines = [
+            replace(line, label=names[line.label], dash=_DASHES[i // len(style.COLORS) % len(_DASHES)])
+            for i, line in enumerate(panel.series)
+            if isinstance(line, Line)
+        ]
+        panels.append(replace(panel, series=tuple(lines)))
     return panels

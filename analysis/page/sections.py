@@ -22,7 +22,7 @@ from verdicts.tables import parts_text
 from page.claims import anchor
 from page.panels import group, named
 from page.paper import beside
-from page.runs import mean_curves, seeds_by_run
+from page.runs import run_curves, seeds_by_run
 from pma.words import duration, experiment_title
 
 
@@ -62,7 +62,7 @@ def _downloads(study: Study, name: str) -> list[dict[str, str]]:
 
 def _curves(study: Study, name: str, folders: Sequence[str]) -> list[dict[str, Any]]:
     """Scores before and after merging, and the curves of the runs."""
-    return [group("", panels) for panels in (raw_and_merged(study, name), mean_curves(study, folders)) if panels]
+    return [group("", panels) for panels in (raw_and_merged(study, name), run_curves(study, folders)) if panels]
 
 
 def models_text(models: Sequence[Size]) -> str:
