@@ -1,77 +1,121 @@
-"""docs/claims.md: a section for each claim, from the paper's sentence to our records."""
+"""docs/claims.md: a section for each claim, from the paper's sentence to our eight numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
-from formats import minutes
+from formats import listed, minutes
 from pictures import picture
 from records import Study
+from sizes import sizes
 
 from pma.words import experiment_title
-from verdicts.decide import Decision
-from verdicts.tables import count_text, counts_text, estimate_text, markdown_table
-from verdicts.words import Words, plain_words
+from verdicts.decide import Decision, Decisions
+from verdicts.frozen import change_text
+from verdicts.judge import Judged
+from verdicts.rules import Common, Rules
+from verdicts.tables import counts_text, estimate_text, markdown_table, number_text, parts_text, rule_text
 
-_OUTCOMES = {"open": "undecided", "shown": "shown, not counted"}
+_OUTCOMES = {"not run": "not run", "shown": "shown, not counted"}
 
 
-def claims_sections(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Study]) -> str:
-    """All claims, each with its numbers at every scale."""
-    plain = {scale: plain_words(study) for scale, study in studies.items()}
-    counts = [f"Scale {scale}: {counts_text(decisions)}." for scale, decisions in decided.items()]
+def claims_sections(decided: Mapping[str, Decisions], studies: Mapping[str, Study], rules: Rules) -> str:
+    """All claims, each with its numbers at every scale, below what holds for all of them."""
+    head = [f"Rules: sha256 `{rules.sha256}`; see [the protocol](protocol.md)."]
+    for scale, decisions in decided.items():
+        tests = sum(not math.isnan(judged.p) for decision in decisions for judged in decision.counted)
+        seeds = listed(decisions.seeds) or "none that counts"
+        head.append(f"Scale {scale}, seeds {seeds}: {counts_text(decisions)}. {tests} tests share one Holm correction.")
+    changes = [change_text(rules, study.root) for study in studies.values()]
+    head += dict.fromkeys(filter(None, changes))
     sections = [
-        _section(dict(zip(decided, same, strict=True)), studies, plain) for same in zip(*decided.values(), strict=True)
+        _section({scale: decisions[claim.name] for scale, decisions in decided.items()}, studies, rules.common)
+        for claim in rules.claims
     ]
-    return "\n\n".join([*counts, *sections])
+    return "\n\n".join([*head, *sections])
 
 
-def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study], plain: Mapping[str, Words]) -> str:
-    """One claim: question, design, numbers and picture of each scale, command."""
+def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study], common: Common) -> str:
+    """One claim: question, design, numbers and pictures of each scale, command."""
     claim = next(iter(of_scales.values())).claim
-    limits = [f"**Limits.** {claim.limits}"] if claim.limits else []
-    numbers = [_numbers(scale, decision, studies[scale], plain[scale]) for scale, decision in of_scales.items()]
+    measure = [f"**What we measure.** {claim.measure}"] if claim.measure else []
+    limits = [f"**Design and limits.** {claim.limits}"] if claim.limits else []
     return "\n\n".join(
         [
             f'## <a id="{claim.name.lower()}"></a>{claim.name}. {claim.text}',
-            f"**The paper** ({claim.source}). {claim.paper}.",
-            f"**What we measure.** {claim.measure}",
-            f"**What decides.** Rule: {_stopped(claim.decides)} {_stopped(claim.reason)}",
+            f"**The paper** ({claim.source}). {claim.paper.removesuffix('.')}.",
+            *measure,
             *limits,
-            *numbers,
-            f"Make it again: `{claim.command}`",
+            *(_at_scale(scale, decision, studies[scale], common) for scale, decision in of_scales.items()),
         ]
     )
 
 
-def _numbers(scale: str, decision: Decision, study: Study, plain: Words) -> str:
-    """The verdict at one scale, and a row for each test."""
-    if not decision.judged:
-        return f"**Scale {scale}: {decision.verdict}.** {decision.why}"
-    rows = [
-        [
-            *(plain(judged.test.statistic), f"{estimate_text(judged)} {judged.test.unit}"),
-            *(f"{judged.test.margin_value:.3f}" if judged.test.margin_value else "", count_text(judged)),
-            _OUTCOMES.get(judged.outcome, judged.outcome) + (" (control)" if judged.test.control else ""),
-        ]
-        for judged in decision.judged
-    ]
-    table = markdown_table(["test", "estimate [95 % interval]", "margin or bound", "from", "outcome"], rows)
-    folders = ", ".join(
-        f"[{name}](../runs/{scale}/published/{name})"
-        for name in decision.claim.experiments
-        if (study.root / name).is_dir()
-    )
-    cost = f"Records: {folders}. They took {minutes(decision.seconds)} of training, merging and scoring."
-    shown = "\n\n".join(
-        f"![{experiment_title(name)}, scale {scale}]({picture(Path('figures'), scale, name).as_posix()})"
-        for name in decision.claim.experiments
-        if (study.root / name).is_dir()
-    )
-    sentence = f"**Scale {scale}: {decision.verdict}.** {plain(decision.sentence)}"
-    return "\n".join([sentence, "", *table, "", cost, "", shown])
+def _at_scale(scale: str, decision: Decision, study: Study, common: Common) -> str:
+    """The verdict at one scale, a row for each part, the number of every seed, pictures, command."""
+    blocks = [f"**Scale {scale}: {decision.verdict}.** {parts_text(decision).removesuffix('.')}."]
+    if decision.parts:
+        blocks.append("\n".join(_parts_table(decision, common)))
+    numbers = [row for judged in decision.parts for row in _seed_rows(judged, study)]
+    if numbers:
+        seeds = sorted({seed for row in numbers for seed in row[1]})
+        header = ["part", "of", *(f"({seed})" if seed in common.exploratory else f"{seed}" for seed in seeds)]
+        rows = [[*row[0], *(row[1].get(seed, "") for seed in seeds)] for row in numbers]
+        note = "The number of every seed; those in parentheses were looked at before the rules and do not count:"
+        blocks += [note, "\n".join(markdown_table(header, rows))]
+        blocks.append(_image(f"{decision.claim.name}, every seed", scale, f"claims/{decision.claim.name}"))
+    there = [name for name in decision.claim.experiments if (study.root / name).is_dir()]
+    blocks += [_image(experiment_title(name), scale, name) for name in there]
+    if there:
+        folders = ", ".join(f"[{name}](../runs/{scale}/published/{name})" for name in there)
+        cost = "" if math.isnan(decision.seconds) else f" ({minutes(decision.seconds)} for one seed on 2 cores)"
+        blocks.append(f"Records: {folders}. Make them again: `{decision.claim.command}`{cost}.")
+    return "\n\n".join(blocks)
 
 
-def _stopped(text: str) -> str:
-    return text.removesuffix(".") + "."
+def _image(title: str, scale: str, name: str) -> str:
+    return f"![{title}, scale {scale}]({picture(Path('figures'), scale, name).as_posix()})"
+
+
+def _parts_table(decision: Decision, common: Common) -> list[str]:
+    rows = []
+    for judged in decision.parts:
+        least = f"; the least: `{judged.headline_column}`" if len(judged.columns) > 1 else ""
+        number = f"{estimate_text(judged)} {judged.part.unit}" if judged.headline.n else "-"
+        reason = f" ({judged.reason})" if judged.reason else ""
+        also = "".join(f", {contradiction.text}" for contradiction in judged.contradictions)
+        outcome = f"{_OUTCOMES.get(judged.outcome, f'**{judged.outcome}**')}{reason}{also}"
+        what = f"{judged.part.says}{least}"
+        rows.append([judged.part.name, what, number, f"{judged.headline.n}", rule_text(judged, common), outcome])
+    return markdown_table(["part", "what", "mean [95 % interval]", "n", "holds if", "outcome"], rows)
+
+
+def _seed_rows(judged: Judged, study: Study) -> list[tuple[list[str], dict[int, str]]]:
+    """Of each column of a part: its letter and name, and the number of every seed; at last what its margin is of."""
+    evidence, part = judged.evidence, judged.part
+    groups = [(evidence.exploratory, "({})"), (evidence.numbers, "{}")]
+    cells: dict[str, dict[int, str]] = {}
+    for numbers, form in groups:
+        if numbers is None:
+            continue
+        table = numbers.values
+        if numbers.margin_of is not None:
+            table = table.assign(**{f"margin_of {part.margin_of}": numbers.margin_of})
+        for column, values in table.items():
+            of_seeds = {seed: form.format(number_text(part, x)) for seed, x in values.items()}
+            cells.setdefault(str(column), {}).update(of_seeds)
+    names = _names(list(cells), study)
+    return [([part.name, names[column]], of_seeds) for column, of_seeds in cells.items()]
+
+
+def _names(columns: list[str], study: Study) -> dict[str, str]:
+    """Columns as a table names them; where each is a run of another size, with the size."""
+    by_run = {run: size.name for size in sizes(study) for run in size.runs}
+    found = [by_run[column] for column in columns if column in by_run]
+    clear = len(set(found)) == len(found) > 1
+    return {
+        column: f"`{column}` ({by_run[column]})" if clear and column in by_run else column.replace("_", " ")
+        for column in columns
+    }

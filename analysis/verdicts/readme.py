@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from finding import finding
-from formats import quantity
+from formats import listed, minutes, quantity
 from records import ROOT, Study
 from sizes import sizes
 
-from verdicts.decide import Decision
-from verdicts.rules import BITS_UNIT
-from verdicts.tables import counts_text, headline, markdown_table, shortfall
-from verdicts.words import plain_words
+from pma.words import count
+from verdicts.decide import Decision, Decisions
+from verdicts.judge import Judged
+from verdicts.tables import BITS, counts_text, estimate_text, markdown_table, parts_text
 
 DEVIATIONS = ROOT / "docs" / "deviations.md"
 
 
-def blocks(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Study]) -> dict[str, str]:
+def blocks(decided: Mapping[str, Decisions], studies: Mapping[str, Study]) -> dict[str, str]:
     """What the README holds between <!-- NAME:begin --> and <!-- NAME:end -->, by name.
 
     Raises:
@@ -30,7 +29,7 @@ def blocks(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Stud
     return {
         "finding": finding_block(default),
         "cost": cost_block(default),
-        "claims": claims_block(decided, studies),
+        "claims": claims_block(decided),
         "sizes": sizes_block(default),
         "deviations": largest_deviations(default),
     }
@@ -43,31 +42,44 @@ def finding_block(study: Study) -> str:
 
 
 def cost_block(study: Study) -> str:
-    """What the published records took."""
-    training, scoring = (seconds / 60 for seconds in (study.training_seconds(), study.scoring_seconds()))
+    """What one seed of everything takes, by the published records."""
+    seeds, cost = study.recorded_seeds(), minutes(study.cost(study.experiments()))
     return (
-        f"The published records took {training:.0f} minutes of training, one core a run, and {scoring:.0f} minutes of "
-        f"merging and scoring."
+        f"One seed of everything takes {cost} on 2 cores, without set-up: the mean over the "
+        f"{count(len(seeds), 'published seed')} ({listed(seeds)})."
     )
 
 
-def claims_block(decided: Mapping[str, Sequence[Decision]], studies: Mapping[str, Study]) -> str:
-    """The claims in four columns, for every scale, and how many have which verdict."""
-    parts = []
+def claims_block(decided: Mapping[str, Decisions]) -> str:
+    """The claims in four columns, for every scale, part by part, and how many have which verdict."""
+    blocks = []
     for scale, decisions in decided.items():
-        plain = plain_words(studies[scale])
-        rows = []
-        for decision in decisions:
-            claim, anchor = decision.claim, f"docs/claims.md#{decision.claim.name.lower()}"
-            number = headline(decision).removesuffix(f" {BITS_UNIT}")
-            what = f"{plain(decision.judged[0].test.statistic)}: " if decision.judged else ""
-            verdict = "; ".join(filter(None, [f"**{decision.verdict}**", plain(shortfall(decision))]))
-            rows.append([f"{claim.name}: {claim.text}", f"{what}{number}", verdict, f"[{claim.source}]({anchor})"])
-        header = ["the paper's claim", f"our number [95 % interval], scale {scale}", "verdict", "details"]
-        family = sum(not math.isnan(judged.p) for decision in decisions for judged in decision.counted)
-        count = f"Scale {scale}: {counts_text(decisions)}. {family} tests share one Holm correction."
-        parts += [*markdown_table(header, rows), "", count, ""]
-    return "\n".join(parts[:-1])
+        rows = [
+            [
+                f"{decision.claim.name}: {decision.claim.text}",
+                "<br>".join(map(_number, decision.counted)),
+                _verdict(decision),
+                f"[{decision.claim.source}](docs/claims.md#{decision.claim.name.lower()})",
+            ]
+            for decision in decisions
+        ]
+        header = ["the paper's claim", f"our numbers, scale {scale}", "verdict, part by part", "details"]
+        blocks += ["\n".join(markdown_table(header, rows)), f"Scale {scale}: {counts_text(decisions)}."]
+    return "\n\n".join(blocks)
+
+
+def _verdict(decision: Decision) -> str:
+    """The verdict, and every part that it rests on with what the part says."""
+    if len(decision.counted) < 2 or decision.verdict == "not run":
+        return f"**{decision.verdict}**: {parts_text(decision)}"
+    parts = [f"{judged.said}: {judged.part.says}" for judged in decision.counted]
+    return "<br>".join([f"**{decision.verdict}**", *parts])
+
+
+def _number(judged: Judged) -> str:
+    """A part's letter, number and interval; with the unit where it is not bits per byte."""
+    unit = "" if judged.part.unit == BITS or not judged.headline.n else f" {judged.part.unit}"
+    return f"{judged.part.name} {estimate_text(judged)}{unit}"
 
 
 def sizes_block(study: Study) -> str:

@@ -12,7 +12,7 @@ from formats import with_interval
 
 from verdicts.decide import VERDICTS, Decision, Decisions
 from verdicts.judge import Judged
-from verdicts.rules import Part
+from verdicts.rules import Common, Part
 
 BITS = "bits per byte"  # the unit of most parts, which some tables leave out
 _FORMS = {"steps": "+z.1f", "doublings": "+z.2f"}  # "z" of Python's format: what rounds to zero has no sign
@@ -98,6 +98,23 @@ def estimate_text(judged: Judged) -> str:
 def _form(part: Part) -> str:
     form = _FORMS.get(part.unit, "+z.3f")
     return form.replace("+", "") if part.rule == "bound" else form
+
+
+def rule_text(judged: Judged, common: Common) -> str:
+    """What has to be so for a part to hold: above 0, smallest effect 0.005."""
+    part = judged.part
+    margin = "the margin" if math.isnan(judged.margin) else f"{judged.margin:.3g}"
+    of = f", {common.margin_share:.3g} times the {part.margin_of.replace('_', ' ')}" if part.margin_of else ""
+    smallest = f", smallest effect {part.smallest:g}" if part.smallest else ""
+    return {
+        "above": f"above 0{smallest}",
+        "all_above": f"each above 0{smallest}",
+        "at_least": f"above -{margin}{of}",
+        "all_at_least": f"each above -{margin}{of}",
+        "level": f"within ±{margin}{of}",
+        "bound": f"mean at least {part.margin:g}",
+        "report": "-",
+    }[part.rule]
 
 
 def parts_text(decision: Decision) -> str:

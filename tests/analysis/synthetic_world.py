@@ -1,12 +1,18 @@
-"""Records of a made-up world whose truth is known, as pma.reproduce leaves them: what the claims are tested on."""
+"""Records of a made-up world whose truth is known, as pma.reproduce leaves them: what the claims are tested on.
+
+write_world(tmp_path / "cpu", World(), seeds=[0, 2, 3])
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,160 +22,223 @@ from pma.config import CONF_DIR
 from pma.records import COLUMNS
 
 V = 1024  # tokens
-AXES = {"proxy": ["code", "reasoning", "knowledge", "math"], "instruct": ["knowledge", "math", "ood"]}
+SEEDS = (0, *range(2, 10))  # as published
+ITEMS = 6
+STEPS = 120  # of the runs whose curves decide something
 SIZE = {"moe_3b_30b": 2, "moe_10b_100b": 4, "moe_20b_200b": 8, "dense_2b": 2, "dense_8b": 4, "dense_70b": 8}
 RATE = {"lr_quarter": 0.25, "lr_half": 0.5, "lr_double": 2, "lr_quadruple": 4}
-FORK = {"annealed_moe_main": (168, 200), "annealed_moe_3b_30b": (40, 50), "annealed_moe_10b_100b": (40, 50)}
-ITEMS = 40
+AXES = {"proxy": ("code", "math"), "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood")}
+CURVES = ("continued_", "sft_", "lr_", "dense_411m")
+EARLY = {"wma": 0.5, "ema_0.2": 0.7, "ema_0.1": 1.2}  # how much of SMA's excess a method has at the first point
 
 
 @dataclass(frozen=True)
 class World:
     """What is true in it; the defaults are what the paper says."""
 
-    heat: float = 0.1  # what a constant learning rate costs, bits per byte; merging takes most of it away
-    noise: float = 0.03  # of an item's score between two models
-    recovers: bool = True  # the run resumed from a mean of snapshots
-    control_recovers: bool = False
-    collapses: bool = True
-    accuracy_sign: int = 1  # -1: accuracy falls where bits per byte improve
-    items: int = ITEMS
+    heat: float = 0.1  # what a constant learning rate costs, bits per byte; merging and annealing take most of it away
+    noise: float = 2e-4  # of one model's score
+    between: float = 0.2  # share by which the heat of odd seeds lies above that of even ones, and below
+    tasks_sign: int = 1  # -1: on the questions, what helps held-out text hurts
 
-    def bits(self, run: str, point: float, method: str, n: int, interval: float) -> float:
+    @property
+    def sign(self) -> float:
+        """Whose side all effects are on."""
+        return math.copysign(1, self.heat) if self.heat else 0.0
+
+    def bits(self, experiment: str, run: str, seed: int, point: float, method: str, n: int, interval: float) -> float:
         """True score of a model."""
-        sign = math.copysign(1, self.heat) if self.heat else 0
+        heat = self.heat * (1 + self.between * (-1) ** seed)
+        level = 3 - 0.05 * math.log(point + 1)
         if run.startswith("sft_"):
-            return 2.2 - 0.01 * point - 0.02 * sign * ("pma" in run)
+            return level - 0.02 * self.sign * ("pma" in run)
         if run.startswith("continued"):
-            return 2.4
-        heat, level = self.heat * RATE.get(run, 1) ** 0.5, 3 - 0.05 * math.log(point)
-        if run in FORK:
-            fork, end = FORK[run]
-            heat *= 1 - (point - fork) / (end - fork)
+            return level
+        heat *= RATE.get(run, 1) ** 0.5 * (1 - 0.9 * self._annealed(run, point))
         if method == "last":
             return level + heat
-        if method != "sma":
-            early = {"wma": 0.5, "ema_0.2": 0.7, "ema_0.1": 1.2}[method] if point < 30 else 1.0
-            return level + early * (heat / n + self._stale(point, 9, sign))
-        best = SIZE.get(run, 1) / 2
-        mismatch = 0.01 * sign * math.log2(interval / best) ** 2 if n == 6 and run != "moe_main" else 0.0
-        return level + heat / n + self._stale(point, (n - 1) * interval, sign) * (run == "moe_main") + mismatch
+        if experiment == "duration":
+            return level + heat / (n * interval)
+        if experiment == "interval_by_size":  # the best V doubles with the size
+            best = SIZE.get(run, 1) / 2
+            return level + heat / 6 + 0.0008 * self.sign * math.log2(interval / best) ** 2
+        stale = 0.4 * self.sign * ((n - 1) * interval / point) ** 2 * (run == "moe_main")
+        return level + (heat / n + stale) * (EARLY.get(method, 1.0) if point < 30 else 1.0)
 
-    def _stale(self, point: float, window: float, sign: float) -> float:
-        return 0.4 * sign * (window / point) ** 2
+    @staticmethod
+    def _annealed(run: str, point: float) -> float:
+        """How far a run's annealing has come, 0 to 1."""
+        fork = _fork(run)
+        return 0.0 if fork is None else (point - fork[0]) / fork[1]
+
+
+def _fork(run: str) -> tuple[float, float] | None:
+    """Where a run forks off and over how many V it anneals."""
+    if run.startswith("annealed_"):
+        return 168, 32
+    if run.startswith("decay_"):
+        _, length, _, position = run.split("_")
+        return int(position), int(length)
+    return None
+
+
+def _parent(run: str) -> str | None:
+    if run.startswith(("decay_", "continued_", "sft_")) or run == "annealed_moe_main":
+        return "moe_main"
+    return "moe_3b_30b" if run == "annealed_moe_3b_30b" else None
 
 
 def rng_of(*key: object) -> np.random.Generator:
+    """The same numbers for the same key, on every machine."""
     return np.random.default_rng(zlib.crc32(repr(key).encode()))
 
 
-def _write_experiment(folder: Path, experiment: dict, world: World) -> None:
-    records, items = [], []
-    for part in experiment.get("parts", []):
-        suite, recipes = part.get("suite", "proxy"), part.get("recipes", [])
-        models = [(p, r) for p in part.get("points", []) for r in recipes if p in r.get("points", [p])]
-        models += [(max(part["points"]) - i, {"method": "last"}) for i in range(1, part.get("noise_points", 0))]
-        for run in part["runs"]:
-            for seed in range(part.get("seeds", 1)):
-                for point, recipe in models:
-                    rows, values = _score(run, seed, point, recipe, suite, world)
-                    records += [{**row, "scale": "cpu", "experiment": experiment["name"]} for row in rows]
-                    items += values
-    out = folder / experiment["name"]
+@cache
+def experiments() -> tuple[dict[str, Any], ...]:
+    """The files of conf/experiment, without those that only include others."""
+    read = (
+        yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))
+    )
+    return tuple(experiment for experiment in read if not experiment.get("includes"))
+
+
+def write_world(folder: Path, world: World, seeds: Sequence[int] = SEEDS) -> Path:
+    """Records of every experiment of conf/experiment, as pma.reproduce leaves them."""
+    folder.mkdir(parents=True)
+    runs: set[str] = set()
+    for experiment in experiments():
+        runs |= _write_experiment(folder, experiment, world, seeds)
+    for run in sorted(runs):
+        for seed in seeds:
+            write_run(folder, run, seed, world)
+    return folder
+
+
+# ---- experiments
+
+
+def _write_experiment(folder: Path, experiment: dict[str, Any], world: World, seeds: Sequence[int]) -> set[str]:
+    out, name = folder / experiment["name"], experiment["name"]
     out.mkdir()
+    records: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
+    for suite, run, point, recipe in _models(experiment):
+        for seed in seeds:
+            rows, values = _score(name, run, seed, point, recipe, suite, world)
+            records += rows
+            items += values
     if records:
-        pd.DataFrame(records).assign(stderr=0.0, config_hash="0")[COLUMNS].to_csv(out / "records.csv", index=False)
+        rest = {"scale": "cpu", "experiment": name, "stderr": 0.01, "config_hash": "0"}
+        table = pd.DataFrame(records).assign(**rest)[COLUMNS]
+        table.drop_duplicates(COLUMNS[2:11]).to_csv(out / "records.csv", index=False)
         pd.DataFrame(items).to_parquet(out / "items.parquet")
-    runs = [f"{run}-seed0" for part in experiment.get("parts", []) for run in part["runs"]]
-    manifest = {"runs": dict.fromkeys(runs, "0"), "merge_interval": V, "seconds": 6.0}
+    runs = {run for part in experiment.get("parts", []) for run in part["runs"]}
+    for measurement in experiment.get("measurements", []):
+        runs |= {measurement["run"], measurement["reference"]}
+        write = _write_landscape if measurement["kind"] == "landscape" else _write_curvature
+        write(out, seeds, world, measurement)
+    folders = {f"{run}-seed{seed}": "0" for run in sorted(runs) for seed in seeds}
+    manifest = {"experiment": experiment, "runs": folders, "merge_interval": V, "seconds": 6.0 * len(seeds)}
     (out / "manifest.json").write_text(json.dumps(manifest))
+    return runs
 
 
-def _score(run: str, seed: int, point: float, recipe: dict, suite: str, world: World) -> tuple[list, list]:
+def _models(experiment: dict[str, Any]) -> Iterator[tuple[str, str, float, dict[str, Any]]]:
+    for part in experiment.get("parts", []):
+        points, recipes = part.get("points", []), part.get("recipes", [])
+        models = [(p, r) for p in points for r in recipes if p in r.get("points", [p])]
+        models += [(max(points) - i, {"method": "last"}) for i in range(1, part.get("noise_points", 0))]
+        for run in part["runs"]:
+            for point, recipe in models:
+                yield part.get("suite", "proxy"), run, point, recipe
+
+
+def _score(
+    experiment: str, run: str, seed: int, point: float, recipe: dict[str, Any], suite: str, world: World
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     n, interval, alpha = recipe.get("n", 1), recipe.get("interval", 1), recipe.get("alpha")
     method = recipe["method"] + (f"_{alpha:g}" if alpha else "")
     key = {"run": run, "seed": seed, "tokens": round(point * V), "method": method, "n": n}
     key |= {"interval": round(interval * V), "suite": suite}
-    truth = world.bits(run, point, method, n, interval)
-    rows, items, means = [], [], {"acc": [], "bits_per_byte": []}
-    for task in AXES[suite]:
-        difficulty = rng_of("item", suite, task).normal(0, 0.8, world.items)
-        noise = rng_of(run, seed, point, method, n, interval, suite, task).normal(0, world.noise, world.items)
-        bits = truth + difficulty + noise
-        side = truth - 2.8 if world.accuracy_sign > 0 else 2.8 - truth
-        right = (difficulty + 4 * side + noise < 0).astype(float)
-        for metric, values in (("acc", right), ("bits_per_byte", bits)):
-            items.append({**key, "task": task, "metric": metric, "values": values.astype(np.float32)})
-            means[metric].append(values.mean())
-    for metric, of_tasks in means.items():
-        rows.append({**key, "task": "average", "metric": metric, "value": np.mean(of_tasks)})
+    noise = rng_of(run, seed, point, method, n, interval).normal(0, world.noise)
+    bits = world.bits(experiment, run, seed, point, method, n, interval) + noise
+    tasks = bits if world.tasks_sign > 0 else 6 - bits
+    values = {("average", "bits_per_byte"): tasks, ("average", "choice"): bits, ("average", "acc"): 0.9 - tasks / 6}
+    values |= {(axis, metric): values["average", metric] for axis in AXES[suite] for metric in ("bits_per_byte", "acc")}
+    if suite == "proxy":
+        values |= {("heldout", "bits_per_byte"): bits, ("heldout_code", "bits_per_byte"): bits}
+    rows = [{**key, "task": task, "metric": metric, "value": value} for (task, metric), value in values.items()]
+    scatter = np.linspace(-0.1, 0.1, ITEMS)
+    items = [
+        {**key, "task": task, "metric": metric, "values": (value + scatter).astype(np.float32)}
+        for (task, metric), value in values.items()
+        if task not in ("average", "heldout")
+    ]
     return rows, items
 
 
-def write_run(folder: Path, run: str, world: World) -> None:
-    out = folder / f"{run}-seed0"
+def _write_landscape(out: Path, seeds: Sequence[int], world: World, measurement: dict[str, Any]) -> None:
+    """Lines from ten snapshots and from their merge to the optimum, the merge's the nearest."""
+    rows = []
+    for seed in seeds:
+        rows.append((seed, "optimum", 0, 2.0))
+        for i in range(11):  # 0 is the merge
+            excess = 0.5 if i else 0.5 - 0.3 * world.sign
+            rows += [(seed, "line", i * V, 2.0 + excess * along) for along in (1.0, 0.5)]
+    table = pd.DataFrame(rows, columns=["seed", "role", "tokens", "value"])
+    table.assign(run=measurement["run"], metric="loss").to_csv(out / "landscape.csv", index=False)
+
+
+def _write_curvature(out: Path, seeds: Sequence[int], world: World, measurement: dict[str, Any]) -> None:
+    """Hessian terms of 1 on the diagonal and less beside it, and merges that gain what these predict."""
+    end, windows = measurement["end"] * V, [(w["n"], round(w["interval"] * V)) for w in measurement["windows"]]
+    points = sorted({end - i * interval for n, interval in windows for i in range(n)})
+    cross = 1 - 0.5 * world.sign
+    terms, losses = [], []
+    for seed in seeds:
+        terms += [(seed, "hessian", i, j, 1.0 if i == j else cross) for i in points for j in points]
+        losses += [(seed, "snapshot", 1, 0, point, 3.0) for point in points]
+        for n, interval in windows:
+            gain = (n - 1) * n * (1 - cross) / (2 * n**2)  # (right - left) / (2 k^2)
+            losses.append((seed, "merged", n, interval, end, 3.0 - gain * (1 + 0.01 * (-1) ** seed)))
+    run = {"run": measurement["run"]}
+    terms_table = pd.DataFrame(terms, columns=["seed", "term", "i", "j", "value"]).assign(**run)
+    terms_table.to_csv(out / "curvature_terms.csv", index=False)
+    losses_table = pd.DataFrame(losses, columns=["seed", "what", "n", "interval", "tokens", "value"]).assign(**run)
+    losses_table.to_csv(out / "curvature_losses.csv", index=False)
+
+
+# ---- runs
+
+
+def write_run(folder: Path, run: str, seed: int, world: World) -> None:
+    """Config, manifest and curve of a run."""
+    out = folder / f"{run}-seed{seed}"
     out.mkdir()
-    fork, end = FORK.get(run, (0, 50))
+    kind = "dense" if run.startswith(("dense", "lr")) else "moe"
+    model = run if run in SIZE else _parent(run) or ("dense_411m" if kind == "dense" else "moe_main")
+    parent = _parent(run)
     config = {
-        "model": {"name": f"cpu/{run}", "kind": "moe", "stands_for": run},
-        "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1)},
-        "init": {"parent": {"tokens": fork * V}},
-        "train": {"total_tokens": end * V},
+        "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": model},
+        "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "warmup_tokens": 6 * 64},
+        "scale": {"merge_interval": V},
+        "init": {"parent": {"run": parent, "seed": seed, "tokens": 0}},
+        "train": {"total_tokens": 200 * V},
     }
-    (out / "config.yaml").write_text(yaml.safe_dump(config))
-    manifest = {"parameters": {"total": 500_000 * SIZE.get(run, 1), "active": 250_000}, "seconds": 60.0}
+    (out / "config.yaml").write_text(json.dumps(config))
+    counts = {"total": 500_000 * SIZE.get(run, 1), "active": 250_000}
+    manifest = {"parameters": counts, "seed": seed, "config_hash": "0", "tokens": 200 * V, "seconds": 60.0}
     (out / "manifest.json").write_text(json.dumps(manifest))
-    steps, rng = np.arange(1, 161), rng_of(run, "curve")
-    sign = math.copysign(1, world.heat) if world.heat else 0
-    loss = 2.4 - 0.0005 * steps + 0.02 * rng_of("batches").normal(size=160) + 0.003 * rng.normal(size=160)
-    loss -= 0.1 * sign * np.exp(-steps / 20) * ("pma" in run)
-    stays = {"spike": not world.collapses, "spike_pma": world.recovers, "spike_last": world.control_recovers}.get(
-        run, True
-    )
-    loss += 3 * (steps > 80) * (not stays)
-    norm = np.exp((0.15 - 0.05 * sign * ("pma" in run)) * rng.normal(size=160)) * (1 - 0.2 * sign * ("pma" in run))
-    rows = list(zip(steps, loss, norm, strict=True))[60 if run in ("spike_pma", "spike_last") else 0 :]
-    lines = [json.dumps({"tokens": int(s) * 64, "loss": a, "lr": 1e-3, "gradient_norm": g}) for s, a, g in rows]
-    (out / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (out / "metrics.jsonl").write_text(_curve(run, seed, world))
 
 
-def _write_measurements(folder: Path, world: World) -> None:
-    rows, sign = [], math.copysign(1, world.heat) if world.heat else 0
-    for plane in ("principal", "weights"):
-        angles = 2 * np.pi * np.arange(10) / 10
-        dots = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        optimum = (0.25, 0.0) if sign > 0 else (1.0, 0.0)
-        points = [("grid", i / 4, j / 4) for i in range(-6, 7) for j in range(-6, 7)]
-        points += [("snapshot", *dot) for dot in dots] + [("merged", 0.0, 0.0)]
-        far = 0.0 if sign > 0 else 3.0  # then the merged model lies outside the snapshots
-        for role, x, y in points:
-            x += far if role == "merged" else 0.0
-            value = 2 + (x - optimum[0]) ** 2 + (y - optimum[1]) ** 2
-            rows.append(("moe_main", "mean", plane, role, 0, x, y, "bits_per_byte", value))
-    columns = ["run", "reference", "plane", "role", "snapshot", "x", "y", "metric", "value"]
-    pd.DataFrame(rows, columns=columns).to_csv(folder / "figure_8" / "landscape.csv", index=False)
-    terms, losses, annealed = [], [], "annealed_moe_main"
-    for run, reference in (("moe_main", annealed), ("moe_main", "mean"), (annealed, annealed)):
-        d = rng_of(run, reference).normal(size=(10, 60)) + (reference != "mean")
-        signs = np.where(np.arange(60) < (60 if sign > 0 else 20), 1.0, -1.0)  # of the curvature
-        matrix = (d * signs) @ d.T / 1000
-        terms += [(run, reference, "hessian", i + 1, j + 1, matrix[i, j]) for i in range(10) for j in range(10)]
-        losses += [(run, reference, f"snapshot_{i}", 2.5) for i in range(1, 11)] + [(run, reference, "merged", 2.47)]
-    out = folder / "equation_15"
-    pd.DataFrame(terms, columns=["run", "reference", "term", "i", "j", "value"]).to_csv(out / "curvature_terms.csv")
-    pd.DataFrame(losses, columns=["run", "reference", "name", "value"]).to_csv(out / "curvature_losses.csv")
-
-
-def write_world(folder: Path, world: World) -> Path:
-    """Records of every experiment of conf/experiment, as pma.reproduce leaves them."""
-    folder.mkdir(parents=True)
-    runs = set()
-    for path in sorted((CONF_DIR / "experiment").glob("*.yaml")):
-        experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not experiment.get("includes"):
-            _write_experiment(folder, experiment, world)
-            runs |= {run for part in experiment.get("parts", []) for run in part["runs"]}
-    for run in sorted(runs):
-        write_run(folder, run, world)
-    _write_measurements(folder, world)
-    return folder
+def _curve(run: str, seed: int, world: World) -> str:
+    """Loss and gradient norm; runs from a merge start lower, and have smaller and steadier norms."""
+    steps = np.arange(1, (STEPS if run.startswith(CURVES) else 4) + 1)
+    merged, rng = world.sign * ("pma" in run), rng_of(run, seed, "curve")
+    loss = 2.4 - 5e-4 * steps + 0.02 * rng_of("batches", seed).normal(size=len(steps))
+    loss += 1e-4 * rng.normal(size=len(steps)) - 0.1 * merged * np.exp(-steps / 12)
+    norm = (1 - 0.2 * merged) * (1 + (0.15 - 0.05 * merged) * rng.normal(size=len(steps)))
+    rows = zip(steps, loss, norm, strict=True)
+    lines = (json.dumps({"tokens": int(s) * 64, "loss": a, "lr": 1e-3, "gradient_norm": g}) for s, a, g in rows)
+    return "\n".join(lines) + "\n"
