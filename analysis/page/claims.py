@@ -9,18 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from drawing.description import Panel
-from drawing.strips import describe_claim
+from drawing.strips import column_words, describe_claim
 from formats import listed
 from verdicts.decide import VERDICTS, Decision
 from verdicts.judge import Judged
 from verdicts.rules import Common
-from verdicts.tables import estimate_text, number_text, parts_text
+from verdicts.tables import estimate_text, number_text, parts_text, rule_text
 
 from page.panels import group
 from pma.words import duration, experiment_title
 
 _OUTCOMES = ("holds", "open", "fails", "not run", "shown")  # their colours are those of the verdicts, by place
-
 _ROW_NAME = 18  # letters on a line
 
 
@@ -50,7 +49,7 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], common:
         "parts": [_part(judged, common) for judged in decision.parts],
         "strips": group("", [_strip(panel, decision) for panel in figure.panels]) if figure else None,
         "caption": figure.caption if figure else "",
-        "seeds": _seed_rows(decision),
+        "seeds": _seed_rows(decision, common),
         "measure": claim.measure,
         "limits": claim.limits,
         "command": claim.command + ("" if scale == "cpu" else f" SCALE={scale}"),
@@ -90,7 +89,7 @@ def _part(judged: Judged, common: Common) -> dict[str, Any]:
         "rank": _OUTCOMES.index(judged.outcome),
         "number": estimate_text(judged) if headline.n else "",
         "unit": part.unit,
-        "least": f"least of {len(judged.columns)}: {judged.headline_column}" if several else "",
+        "least": f"least of {len(judged.columns)}: {column_words(judged.headline_column)}" if several else "",
         "contradictions": [contradiction.text for contradiction in judged.contradictions],
         "reason": judged.reason,
         "rule": rule_text(judged, common),
@@ -99,39 +98,22 @@ def _part(judged: Judged, common: Common) -> dict[str, Any]:
     }
 
 
-def rule_text(judged: Judged, common: Common) -> str:
-    """The rule of a part in words, with its margin: level within 0.026, a third of annealing gain."""
-    part = judged.part
-    if part.rule == "report":
-        return "shown, not counted"
-    margin = f"{part.margin:g}"
-    if part.margin_of:
-        share = f"{100 * common.margin_share:.0f} % of {part.margin_of.replace('_', ' ')}"
-        margin = (
-            share if math.isnan(judged.margin) else f"{number_text(judged.part, judged.margin).lstrip('+')} ({share})"
-        )
-    each = "each " if part.rule.startswith("all_") else ""
-    if part.rule in ("above", "all_above"):
-        least = f", and not below {part.smallest:g}" if part.smallest else ""
-        return f"{each}above 0{least}"
-    if part.rule in ("at_least", "all_at_least"):
-        return f"{each}above -{margin}"
-    return f"within {margin} of 0, both sides" if part.rule == "level" else f"mean at least {margin}, without a test"
+def _seed_rows(decision: Decision, common: Common) -> list[list[str]]:
+    """The numbers that the verdict rests on, a row a number of a part, a column a seed; the head first.
 
-
-def _seed_rows(decision: Decision) -> list[list[str]]:
-    """The numbers that the verdict rests on, a row a seed, a column a number of a part; the head first."""
-    head, rows = ["seed"], dict[str, dict[str, str]]()
+    Seeds that do not count stand in parentheses.
+    """
+    cells: dict[str, dict[int, str]] = {}
     for judged in decision.parts:
-        for numbers, note in ((judged.evidence.exploratory, " (not counted)"), (judged.evidence.numbers, "")):
-            if numbers is None:
-                continue
-            for column in numbers.values:
-                name = judged.part.name if len(numbers.values.columns) == 1 else f"{judged.part.name}: {column}"
-                head += [name] if name not in head else []
-                for seed, number in numbers.values[column].items():
-                    rows.setdefault(f"{seed}{note}", {})[name] = number_text(judged.part, number)
-    return [head, *([seed, *(of_seed.get(name, "") for name in head[1:])] for seed, of_seed in rows.items())]
+        for numbers in filter(None, (judged.evidence.exploratory, judged.evidence.numbers)):
+            columns = numbers.values.columns
+            for column in columns:
+                own = f": {column_words(column)}" if len(columns) > 1 else ""
+                of_seeds = {seed: number_text(judged.part, x) for seed, x in numbers.values[column].items()}
+                cells.setdefault(judged.part.name + own, {}).update(of_seeds)
+    seeds = sorted({seed for of_seeds in cells.values() for seed in of_seeds})
+    head = ["part", *(f"({seed})" if seed in common.exploratory else f"{seed}" for seed in seeds)]
+    return [head, *([name, *(of_seeds.get(seed, "") for seed in seeds)] for name, of_seeds in cells.items())]
 
 
 def seeds_fields(common: Common, seeds: Collection[int]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _claim(decision: Decision) -> str:
 def _verdicts(study: Study, decisions: Decisions, changed: str) -> str:
     rows = []
     for d in decisions:
-        parts = "; ".join(part_line(judged) for judged in d.parts) or parts_text(d)
+        parts = "<br>".join(map(part_line, d.parts)) or parts_text(d)
         rows.append([f"{d.claim.name} {d.claim.text}", f"**{d.verdict}**", parts])
     header = ["claim of the paper", "verdict", "its parts: mean over training runs [95 % interval]"]
     how = (
