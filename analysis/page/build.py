@@ -23,8 +23,8 @@ from verdicts.rules import load_rules
 from page.captions import said_once
 from page.claims import claim_fields, seeds_fields
 from page.legend import entries
-from page.panels import shown
-from page.runs import cost_text, run_rows, seeds_by_run
+from page.panels import packed, shown
+from page.runs import cost_text, run_rows
 from page.sections import section
 from pma.files import revision
 
@@ -71,12 +71,12 @@ def build(runs_dir: Path) -> str:
     studies = [Study(runs_dir / scale / "published") for scale in decided]
     for study, decisions in zip(studies, decided.values(), strict=True):
         names = study.experiments()
-        sections += [section(study, name, decisions) for name in names]
+        of_study = sizes(study)
+        sections += [section(study, name, decisions, of_study) for name in names]
         rows += run_rows(study)
         claims += [claim_fields(decision, study.scale, names, rules.common) for decision in decisions]
-        trained = {seed for of_run in seeds_by_run(study.run_folders()).values() for seed in of_run}
-        seeds.append((study.scale, seeds_fields(rules.common, trained)))
-        models += [(study.scale, size) for size in sizes(study)]
+        seeds.append((study.scale, seeds_fields(rules.common, study.recorded_seeds())))
+        models += [(study.scale, size) for size in of_study]
     common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
     short = {entry["id"]: entry["short"] for entry in sections}
     counts = [(verdict, sum(claim["verdict"] == verdict for claim in claims)) for verdict in VERDICTS]
@@ -101,6 +101,6 @@ def build(runs_dir: Path) -> str:
         models=models,
         runs=rows,
         costs=[f"Scale {study.scale}: {cost_text(study)}" for study in studies],
-        bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js()),
+        bokeh=packed("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw).encode()),
         bokeh_version=bokeh.__version__,
     )

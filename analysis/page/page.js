@@ -2,11 +2,20 @@
 // ---- charts: made when they come into view, in the colours of the reader's scheme
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 800px)");
-const items = new Map(), plots = new Map();
+const plots = new Map();
+function unpack(data) { // what panels.py packed
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+const loaded = unpack(document.getElementById("bokeh").textContent).text().then((source) => {
+  const script = document.createElement("script");
+  script.textContent = source;
+  document.head.append(script);
+});
 async function show(box) {
-  if (!items.has(box)) items.set(box, box.querySelector("script").textContent);
+  await loaded;
   box.dataset.scheme = dark.matches ? "dark" : "light";
-  let text = items.get(box);
+  let text = await unpack(box.dataset.gz).text();
   if (dark.matches) text = text.replaceAll("#1f2328", "#e6e9ec").replaceAll("#d5d9de", "#3a4149");
   box.replaceChildren();
   box.dataset.drawn = "";
@@ -159,10 +168,8 @@ open();
 
 // ---- records, kept compressed in the page
 for (const button of document.querySelectorAll(".download")) button.addEventListener("click", async () => {
-  const bytes = Uint8Array.from(atob(button.dataset.gz), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await new Response(stream).blob());
+  link.href = URL.createObjectURL(await unpack(button.dataset.gz).blob());
   link.download = button.dataset.name;
   link.click();
   URL.revokeObjectURL(link.href);

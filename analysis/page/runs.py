@@ -28,12 +28,9 @@ def seeds_by_run(folders: Iterable[str]) -> dict[str, list[int]]:
 
 def cost_text(study: Study) -> str:
     """What all records of a scale took, and what one seed of them takes."""
-    folders = study.run_folders()
-    runs = seeds_by_run(folders)
-    seeds = {seed for of_run in runs.values() for seed in of_run}
-    one = study.cost(study.experiments())
+    runs, one = study.run_folders(), study.cost(study.experiments())
     return (
-        f"{len(folders)} training runs, {len(runs)} kinds with seeds {listed(seeds)}: "
+        f"{len(runs)} training runs, {len(seeds_by_run(runs))} kinds with seeds {listed(study.recorded_seeds())}: "
         f"{hours(study.training_seconds())} of training, one core each, and {hours(study.scoring_seconds())} of "
         f"merging and scoring on two. One seed of all of it takes {duration(one)} on 2 cores."
     )

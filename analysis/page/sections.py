@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,12 +13,12 @@ from drawing.find import describe
 from drawing.plain import raw_and_merged
 from formats import listed, quantity
 from records import Study
-from sizes import Size, sizes
+from sizes import Size
 from verdicts.decide import VERDICTS, Decision
 from verdicts.tables import parts_text
 
 from page.claims import anchor
-from page.panels import group, named
+from page.panels import group, named, packed
 from page.paper import beside
 from page.runs import run_curves, seeds_by_run
 from pma.words import duration, experiment_title
@@ -53,10 +51,9 @@ def _downloads(study: Study, name: str) -> list[dict[str, str]]:
     """The experiment's CSV files, compressed into the page."""
     files = []
     for path in sorted((study.root / name).glob("*.csv")):
-        packed = gzip.compress(path.read_bytes(), mtime=0)
-        size = f"{path.stat().st_size / 1000:.0f} kB"
-        data = base64.b64encode(packed).decode()
-        files.append({"name": f"{name}-{path.name}", "file": path.name, "size": size, "data": data})
+        content = path.read_bytes()
+        size = f"{len(content) / 1000:.0f} kB"
+        files.append({"name": f"{name}-{path.name}", "file": path.name, "size": size, "data": packed(content)})
     return files
 
 
@@ -84,8 +81,11 @@ def _seeds_text(folders: Iterable[str]) -> str:
     return f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}"
 
 
-def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str, Any]:
+def section(study: Study, name: str, decisions: Iterable[Decision], models: Sequence[Size]) -> dict[str, Any]:
     """All that the page says of one experiment.
+
+    Args:
+        models: of the scale.
 
     Raises:
         Missing: when a part of its records is not there.
@@ -104,7 +104,7 @@ def section(study: Study, name: str, decisions: Sequence[Decision]) -> dict[str,
         "scale": scale,
         "see": figure.see,
         "seeds": _seeds_text(folders),
-        "models": models_text([model for model in sizes(study) if runs & set(model.runs)]),
+        "models": models_text([model for model in models if runs & set(model.runs)]),
         "claims": [
             {"name": d.claim.name, "anchor": anchor(d.claim.name, scale), "text": d.claim.text, "verdict": d.verdict}
             | {"rank": VERDICTS.index(d.verdict), "parts": parts_text(d)}
