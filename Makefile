@@ -58,7 +58,7 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
-reproduce: setup ## train, merge and score everything, draw it, judge the claims (about 35 minutes)
+reproduce: setup ## train, merge and score everything for one seed, draw it, lay it beside the published seeds (about 40 minutes)
 	@$(REPRODUCE) experiment=all
 	@$(DRAW)
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
@@ -71,7 +71,7 @@ reproduce $(SINGLE): export PMA_NEXT = no
 COMMA := ,
 next = echo "next: $(if $(PIECE_MINUTES),the same command$(COMMA) until nothing is left to do; then )$(1)"
 
-reproduce-NAME: ## the same for one experiment (at most 10 minutes), for example make reproduce-figure-3
+reproduce-NAME: ## train and draw one experiment for one seed (at most 10 minutes), for example make reproduce-figure-3
 	@echo "error: give an experiment for NAME: $(SINGLE:reproduce-%=%)"; false
 
 # A file's own name may hold hyphens.
@@ -85,10 +85,10 @@ $(SINGLE): reproduce-%: setup
 figures: setup ## draw all figures from the published records (under a minute)
 	@$(PY) analysis/draw.py --scale $(SCALE) --published
 
-claims: setup ## judge the paper's claims from your own records, and compare with the published verdicts
+claims: setup ## your own records beside the published seeds, part by part; verdicts from three of the seeds 2 to 9 on
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 
-verify: setup ## recompute every number of README, docs and claims from the published records; fails on drift
+verify: setup ## recompute every number of README, docs, claims.csv and seeds.csv from the published records; fails on drift
 	@$(PY) analysis/verify.py
 
 report: setup ## report/index.html from the published records (under a minute); SERVE=1 serves it, WANDB_PROJECT=NAME: in W&B too
