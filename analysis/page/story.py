@@ -106,13 +106,13 @@ def _finding(study: Study, scale: str) -> Chapter:
 
 def _figure(study: Study, name: str, decisions: Decisions) -> Chapter:
     claims = [d for d in decisions if name in d.claim.experiments]
-    lines = [f"- {_claim(d)}: {d.claim.text}." for d in claims] or ["It decides no claim."]
+    lines = [f"- {markdown_claim(d)}: {d.claim.text}." for d in claims] or ["It decides no claim."]
     title = f"{experiment_title(name)}: {study.manifest(name)['experiment']['title']}"
     text = "\n".join([*lines, "", f"Made by `{command_of(name, study.scale)}`."])
     return Chapter(2, title, text, name, True, describe(study, name).caption)
 
 
-def _claim(decision: Decision) -> str:
+def markdown_claim(decision: Decision) -> str:
     """A claim's verdict with its parts, which never stands without them."""
     return f"**{decision.claim.name}, {decision.verdict}** ({parts_text(decision) or 'no part'})"
 
