@@ -11,8 +11,9 @@ from drawing import chart
 from drawing.description import Figure, Panel, Table
 from drawing.find import describe
 from drawing.plain import raw_and_merged
+from drawing.scores import counted_seeds
 from formats import listed, quantity
-from records import Study
+from records import Study, seed_of
 from sizes import Size
 from verdicts.decide import VERDICTS, Decision
 from verdicts.tables import parts_text
@@ -20,7 +21,7 @@ from verdicts.tables import parts_text
 from page.claims import anchor
 from page.panels import group, named, packed
 from page.paper import beside
-from page.runs import run_curves, seeds_by_run
+from page.runs import run_curves
 from pma.words import duration, experiment_title
 
 
@@ -75,10 +76,11 @@ def models_text(models: Sequence[Size]) -> str:
     return "; ".join(parts)
 
 
-def _seeds_text(folders: Iterable[str]) -> str:
-    """The seeds of an experiment's runs: seeds 0, 2-9."""
-    seeds = {seed for of_run in seeds_by_run(folders).values() for seed in of_run}
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}"
+def _seeds(folders: Iterable[str]) -> dict[str, str]:
+    """Seeds of an experiment's runs: those that its means are over, and those drawn as hollow dots."""
+    seeds = {seed_of(folder) for folder in folders}
+    counted = counted_seeds(seeds)
+    return {"filled": listed(counted), "hollow": listed(sorted(seeds - set(counted)))}
 
 
 def section(study: Study, name: str, decisions: Iterable[Decision], models: Sequence[Size]) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def section(study: Study, name: str, decisions: Iterable[Decision], models: Sequ
         "heading": f"{title}: {manifest['experiment']['title']}" + ("" if scale == "cpu" else f" ({scale})"),
         "scale": scale,
         "see": figure.see,
-        "seeds": _seeds_text(folders),
+        "seeds": _seeds(folders),
         "models": models_text([model for model in models if runs & set(model.runs)]),
         "claims": [
             {"name": d.claim.name, "anchor": anchor(d.claim.name, scale), "text": d.claim.text, "verdict": d.verdict}
