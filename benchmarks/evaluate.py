@@ -2,10 +2,13 @@
 
     python benchmarks/evaluate.py               # about 6 minutes on 2 cores: 3 calls of the command line
     python benchmarks/evaluate.py --calls 20    # every model through the command line
+    python benchmarks/evaluate.py --before REV  # scoring and measuring in pma.reproduce, now and at a git revision
 
 Both score the same models (an MoE of 0.6M parameters, perturbed copies of it) on the same items with the same CPU
 threads. Each round times one call of the command line and one fresh process that scores all models, start-up, imports
 and tokenisation included; so in-process seconds a model are that process' wall-clock divided by the models.
+
+With --before both revisions score the runs below --runs-dir, which `make reproduce` has trained, from nothing, in turn.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from pma.evaluate import Scorer, load_suite, write_tasks
 from pma.evaluate.tasks import AXES
 from pma.model.build import load_pretrained, load_weights
 
+ROOT = Path(__file__).resolve().parents[1]
 WORDS = "zero one two three four five six seven eight nine ten plus minus times equals is the sum of and then".split()
 
 
@@ -137,6 +141,46 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     )
 
 
+def reproduce(tree: Path, folder: Path, args: argparse.Namespace) -> float:
+    """Wall-clock seconds in which the code of a tree scores and measures experiments whose runs are trained."""
+    runs = folder / "runs" / "cpu"
+    runs.mkdir(parents=True)
+    for run in (args.runs_dir / "cpu").glob(f"*-seed{args.seed}"):
+        (runs / run.name).symlink_to(run.resolve())
+    (folder / "data").mkdir()
+    (folder / "data" / "corpora").symlink_to((ROOT / "data" / "corpora").resolve())
+    began = time.perf_counter()
+    for experiment in args.experiments:
+        command = [sys.executable, "-m", "pma.reproduce", f"experiment={experiment}", "jobs=2", f"seeds=[{args.seed}]"]
+        command += [f"runs_dir={folder / 'runs'}", f"data_dir={folder / 'data'}", "tracking.mode=disabled"]
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(tree / "src")}, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return time.perf_counter() - began
+
+
+def compare_revisions(args: argparse.Namespace, folder: Path) -> None:
+    """Time this tree and another revision in turn, and compare what they wrote."""
+    before = folder / "before"
+    subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(before), args.before], check=True)
+    try:
+        print(f"{'round':>5}  {f'{args.before}, s':>14}  {'now, s':>8}  {'ratio':>6}")
+        ratios = []
+        for number in range(args.rounds):
+            old, new = (folder / f"{name}{number}" for name in ("old", "new"))
+            seconds = reproduce(before, old, args), reproduce(ROOT, new, args)
+            ratios.append(seconds[0] / seconds[1])
+            print(f"{number + 1:5}  {seconds[0]:14.1f}  {seconds[1]:8.1f}  {ratios[-1]:6.2f}", flush=True)
+            for path in sorted((old / "runs").rglob("records.csv")):
+                if path.read_bytes() != (new / path.relative_to(old)).read_bytes():
+                    raise RuntimeError(f"{path.parent.name}: the two revisions give other records")
+        print(f"median: {statistics.median(ratios):.2f} times as fast as {args.before}; the same bytes of records")
+    finally:
+        subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(before)], check=True)
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,6 +191,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="a corpus folder instead of synthetic items")
     parser.add_argument("--batch-size", type=int, default=16, help="of lm-eval's command line")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each side")
+    parser.add_argument("--before", help="a git revision to compare pma.reproduce with")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="with trained runs, for --before")
+    parser.add_argument("--seed", type=int, default=0, help="of those runs")
+    parser.add_argument("--experiments", nargs="+", default=["figure_1", "figure_3", "figure_4", "figure_8"])
+    parser.add_argument("--rounds", type=int, default=3, help="for --before")
     parser.add_argument(
         "--score", nargs="+", type=Path, help=argparse.SUPPRESS
     )  # one timed process: OUT CORPUS MODEL...
@@ -157,7 +206,7 @@ def main() -> None:
         (out / "averages.json").write_text(json.dumps(averages))
         return
     with tempfile.TemporaryDirectory() as folder:
-        compare(args, Path(folder))
+        (compare_revisions if args.before else compare)(args, Path(folder))
 
 
 if __name__ == "__main__":
