@@ -19,6 +19,7 @@ PAPER = ROOT / "analysis" / "paper"  # the paper's own numbers
 
 
 BITS = "bits per byte of the right answer (what the model needs for each byte of it; lower is better)"
+_TEXT = "Held-out text, which decides: bits per byte, averaged over its domains."
 
 
 def model_text(study: Study, run: str = "moe_main") -> str:
@@ -27,12 +28,12 @@ def model_text(study: Study, run: str = "moe_main") -> str:
 
 
 def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
-    """Which metric of the tasks is drawn, and why."""
+    """Which metric of text and tasks is drawn, and why."""
     ratios, tasks = study.signal_to_noise(), list(tasks)
     if not ratios:
         return (
-            f"Scores: {BITS}. Accuracy is not: Figure 4's records, which tell whether it moves at this scale, are not "
-            "here."
+            f"{_TEXT} Axes: {BITS}. Accuracy is not drawn: Figure 4's records, which tell whether it moves at this "
+            "scale, are not here."
         )
     by_task = {task: ratios.get((task, "acc"), np.nan) for task in tasks}
     texts = [f"{task} {ratio:.1f}" if np.isfinite(ratio) else f"{task} none" for task, ratio in by_task.items()]
@@ -41,8 +42,8 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
         f"; {SIGNAL_TO_NOISE_MINIMUM:g} is needed"
     )
     if measure(study, tasks) == "acc":
-        return f"Scores: accuracy, as it moves at this scale: {rule}."
-    return f"Scores: {BITS}. Accuracy moves too little at this scale: {rule}."
+        return f"{_TEXT} Axes: accuracy, as it moves at this scale: {rule}."
+    return f"{_TEXT} Axes: {BITS}. Accuracy moves too little at this scale: {rule}."
 
 
 def window_text(table: pd.DataFrame, weights: str = "the unweighted mean") -> str:
@@ -89,12 +90,13 @@ def seeds_range(seeds: Iterable[int]) -> str:
     return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups)
 
 
-def runs_text(seeds: Iterable[int], marks: str = "error bars", alone: str = "") -> str:
+def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True, alone: str = "") -> str:
     """How many training runs the means are over, what their intervals are, and what each dot is.
 
     Args:
         seeds: all that are drawn.
         marks: what the intervals are drawn as.
+        dots: whether single runs are drawn as dots.
         alone: of the error of a single run; empty where none is drawn.
     """
     counted = counted_seeds(seeds)
@@ -104,10 +106,12 @@ def runs_text(seeds: Iterable[int], marks: str = "error bars", alone: str = "") 
         f"Means over {len(counted)} training runs (seeds {seeds_range(counted)}); {marks}: 95 % intervals, Student's t "
         "over these runs."
     )
-    dots = " Small dots: single runs"
+    if not dots:
+        return text
+    text += " Small dots: single runs"
     if hollow := sorted(set(seeds) - set(counted)):
-        dots += f"; hollow: exploratory {'seed' if len(hollow) == 1 else 'seeds'} {seeds_range(hollow)}, never counted"
-    return f"{text}{dots}."
+        text += f"; hollow: exploratory {'seed' if len(hollow) == 1 else 'seeds'} {seeds_range(hollow)}, never counted"
+    return f"{text}."
 
 
 def scores_text(study: Study, table: pd.DataFrame) -> str:

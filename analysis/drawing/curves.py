@@ -40,10 +40,10 @@ def curves_by_step(study: Study, run: str, column: str) -> pd.DataFrame:
     return pd.DataFrame(curves).dropna()
 
 
-def mean_line(curves: pd.DataFrame, label: str, color: str, **look: float | str) -> Line:
-    """The mean over the counted seeds of curves (a column a seed), its 95 % interval as a band."""
+def mean_line(curves: pd.DataFrame, label: str, color: str, band: bool = True, **look: float | str) -> Line:
+    """The mean over the counted seeds of curves (a column a seed), with its 95 % interval as a band if wanted."""
     of_step = mean_and_half(curves[counted_seeds(curves.columns)].T)
-    half = of_step["half"].to_numpy() if of_step["half"].notna().any() else None
+    half = of_step["half"].to_numpy() if band and of_step["half"].notna().any() else None
     return Line(label, color, curves.index.to_numpy(), of_step["mean"].to_numpy(), half, band=True, **look)
 
 

@@ -158,7 +158,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Block:
-    """Panels in rows, with one legend above them. A row of a single table spans the width.
+    """Panels in rows that fill the width, with one legend above them.
 
     Attributes:
         heights: of the rows, relative.

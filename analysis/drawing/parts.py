@@ -104,7 +104,12 @@ def grouped_bars(
 
 def main_scores(study: Study) -> list[tuple[str, str, str]]:
     """(task, metric, name) of what is drawn first: held-out text, which decides, then the average of the axes."""
-    return [("heldout", "bits_per_byte", "held-out text"), ("average", measure(study), "average of the four axes")]
+    return [("heldout", "bits_per_byte", "held-out text"), ("average", measure(study), "average of four axes")]
+
+
+def gain_title(name: str) -> str:
+    """Title of a panel of gains on a score that `main_scores` names."""
+    return f"gain, {name.removeprefix('average of ')}"
 
 
 def paper_table(name: str, settings: Iterable[str]) -> Table:

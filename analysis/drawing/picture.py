@@ -89,12 +89,13 @@ def draw(figure: Figure, caption: bool = True) -> Canvas:
 
 
 def _block(canvas: Canvas, part: Canvas | SubFigure, block: Block) -> None:
-    columns = max(map(len, block.rows))
+    columns = math.lcm(*map(len, block.rows))  # each row fills the width
     grid = part.add_gridspec(len(block.rows), columns, height_ratios=block.heights or None)
     axes = []
     for i, row in enumerate(block.rows):
         for j, content in enumerate(row):
-            ax = part.add_subplot(grid[i, :] if len(row) == 1 else grid[i, j])
+            width = columns // len(row)
+            ax = part.add_subplot(grid[i, j * width : (j + 1) * width])
             if isinstance(content, Table):
                 _table(ax, content)
             else:
@@ -103,7 +104,8 @@ def _block(canvas: Canvas, part: Canvas | SubFigure, block: Block) -> None:
     handles, labels = axes[0].get_legend_handles_labels() if axes else ([], [])
     if block.heading:
         part.suptitle(block.heading, fontsize=9.5, x=0.02, ha="left", fontweight="bold")
-        part.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        if block.legend and labels:
+            part.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     elif block.legend and labels:
         canvas.legend(handles, labels, ncols=_legend_columns(labels, canvas.get_figwidth()), **_ABOVE)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from records import Missing, Study
 from style import AXES, METRICS
-from verdicts.rules import load_rules
+from verdicts.rules import Rules, load_rules
 from verdicts.student import Student
 
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
@@ -31,14 +31,15 @@ _OF_SEEDS = {"value": "values", "gain": "gains"}
 
 
 @cache
-def _confirmatory() -> frozenset[int]:
-    return frozenset(load_rules().common.confirmatory)
+def rules() -> Rules:
+    """claims.yaml, read once."""
+    return load_rules()
 
 
 def counted_seeds(seeds: Iterable[int]) -> list[int]:
     """Which of some seeds make the means: the confirmatory ones of claims.yaml, or all where none of those is there."""
     there = sorted(set(seeds))
-    return [seed for seed in there if seed in _confirmatory()] or there
+    return [seed for seed in there if seed in rules().common.confirmatory] or there
 
 
 def mean_and_half(values: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The numbers behind one claim: a row a part and column, a dot a seed, their mean with its interval, what it must pass."""
+"""The numbers behind a claim: a row a part and column, a dot a seed, the mean with its interval, what it must pass."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
+import pandas as pd
 import style
 from verdicts.decide import Decision
 from verdicts.judge import Judged, Numbers
 from verdicts.rules import Part
+from verdicts.student import Student
 
 from drawing.captions import runs_text
-from drawing.description import INK, Dots, Figure, Level, Line, Panel, figure
+from drawing.description import INK, Figure, Level, Line, Panel, figure
+from drawing.numbers import strip_row
 
 _WIDTH, _ROW, _FRAME = 9.0, 0.3, 0.75  # inches: of a picture, of a row, of what stands around the rows
 _LETTERS, _TITLE = 46, 110  # of a row's name on a line, and of the title
-_COLORS = {"holds": style.GREEN, "fails": style.RED, "open": style.ORANGE}  # of the mean, by the part's outcome
-_SPREAD = 0.4  # of the dots of a row
+_COLORS = {"holds": style.GREEN, "fails": style.RED, "open": style.SKY}  # of the mean, by the part's outcome
 # Columns of evidence are named as the records name runs and methods.
 _WORDS = {
     r"\bsma\b": "SMA",
@@ -55,7 +57,7 @@ def describe_claim(decision: Decision) -> Figure | None:
         [[_panel(of_unit)] for of_unit in by_unit],
         (_WIDTH, sum(_ROW * count + _FRAME for count in rows)),
         f"{decision.claim.name}, {decision.verdict}. A number above 0 favours the claim; "
-        "green: the part holds, red: it fails, orange: open, grey: shown, never counted.",
+        "green: the part holds, vermilion: it fails, light blue: open, grey: shown, never counted.",
         "Dashed: the smallest effect worth naming, or minus the margin, which the mean has to pass.",
         runs_text(seeds),
         heights=tuple(count + 1.5 for count in rows),
@@ -94,24 +96,19 @@ def _name(part: Part, column: str, first: bool) -> str:
 
 def _row(judged: Judged, column: str, at: float) -> list[Line]:
     """Dots, mean and interval of one column, and a mark at what it has to pass."""
-    lines = []
-    x, hollow = [], []
+    values, hollow = [], []
     for numbers, exploratory in ((judged.evidence.exploratory, True), (judged.evidence.numbers, False)):
         if numbers is not None and column in numbers.values:
-            x += numbers.values[column].to_list()
+            values.append(numbers.values[column])
             hollow += [exploratory] * len(numbers.values)
-    y = at + _SPREAD * (np.arange(len(x)) / max(1, len(x) - 1) - 0.5) * (len(x) > 1)
+    counted = judged.columns.get(column, Student.of([]))
+    half = counted.interval()[1] - counted.mean
     color = _COLORS.get(judged.outcome, style.GREY)
-    dots = Dots(np.array(x), y, np.array(hollow))
-    mean = judged.columns.get(column)
-    middle = np.array([math.nan if mean is None else mean.mean])
-    half = np.array([math.nan if mean is None else mean.interval()[1] - mean.mean])
-    look = {"dash": "", "marker": "D", "size": 5.0, "across": True, "dots": dots}
-    lines.append(Line("", color, middle, np.array([at]), half, **look))
-    for threshold in _thresholds(judged):
-        ends = np.array([at - 0.4, at + 0.4])
-        lines.append(Line("", INK, np.full(2, threshold), ends, dash="--", width=0.9))
-    return lines
+    marks = [
+        Line("", INK, np.full(2, threshold), np.array([at - 0.4, at + 0.4]), dash="--", width=0.9)
+        for threshold in _thresholds(judged)
+    ]
+    return [strip_row(pd.concat(values), hollow, at, counted.mean, half, color), *marks]
 
 
 def _thresholds(judged: Judged) -> list[float]:

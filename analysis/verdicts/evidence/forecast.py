@@ -134,15 +134,15 @@ def token_ratios(study: Study, measure: str, seeds: Sequence[int], most: float) 
 
     Needed: the point at which the merge first reaches the annealed end's score (see `first_reached`). Forks whose
     `most`-fold tokens lie beyond the run's end are left out. At 40 V, the first point, nothing earlier is known.
-    Columns are named by the fork's position and length, in V: 8 V from 40 V.
+    Columns are named by the annealed end: 48 V.
     """
     scores = Scores(study, _EXPERIMENT, measure)
 
     def of(seed: int) -> dict[str, float]:
         merged = [scores.sma(_RUN, seed, point) for point in _POINTS]
         return {
-            f"{length} V from {position} V": first_reached(_POINTS, merged, goal) / end
-            for (position, length), goal, end in zip(_FORKS, _annealed(scores, seed), _ENDS, strict=True)
+            f"{end} V": first_reached(_POINTS, merged, goal) / end
+            for goal, end in zip(_annealed(scores, seed), _ENDS, strict=True)
             if most * end <= _POINTS[-1]
         }
 
