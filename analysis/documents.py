@@ -33,7 +33,7 @@ def contents(runs_dir: Path, decided: Mapping[str, Decisions], rules: Rules) -> 
     return {
         "README.md": readme.blocks(decided, studies),
         "docs/claims.md": {"claims": document.claims_sections(decided, studies, rules)},
-        "docs/choosing.md": choosing_blocks(default),
+        "docs/choosing.md": choosing_blocks(default, next(iter(decided.values()))),
         "docs/deviations.md": {"largest": readme.largest_deviations(default)},
     }
 

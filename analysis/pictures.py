@@ -1,6 +1,7 @@
 """Published pictures: docs/figures, drawn from the published records, and which of them show older records.
 
-python analysis/pictures.py      write docs/figures/NAME.svg for every published experiment, and the README's picture
+python analysis/pictures.py      write docs/figures/NAME.svg for every published experiment, claims/CN.svg for every
+                                  claim, and the README's picture
 
 Each picture carries a hash of all that it shows. `make verify` computes the hash anew from the records.
 """
@@ -19,16 +20,18 @@ from drawing.description import Figure, Panel
 from drawing.find import describe
 from drawing.front import LOOKS, front
 from drawing.picture import svg
-from figures.figure_3 import average
+from drawing.strips import describe_claim
+from figures.figure_3 import front_panel
 from records import ROOT, Study
-from verdicts.decide import published_scales
+from verdicts.decide import decide, published_scales
+from verdicts.rules import load_rules
 
 from pma.config import hash_json
 from pma.files import write_text
 from pma.words import short
 
 FIGURES = ROOT / "docs" / "figures"
-FRONT = "figure_3"  # the README shows its average
+FRONT = "figure_3"  # the README shows its held-out text
 # Of a figure; its other fields are for the page and for files.
 _DRAWN = ("title", "blocks", "size", "caption", "xlabel")
 _DIGITS = 9  # after the point: the last ones depend on the processor
@@ -61,6 +64,11 @@ def picture(folder: Path, scale: str, name: str) -> Path:
     return (folder if scale == "cpu" else folder / scale) / f"{name}.svg"
 
 
+def claim_picture(folder: Path, scale: str, claim: str) -> Path:
+    """Where the picture of a claim's numbers stands."""
+    return picture(folder, scale, f"claims/{claim}")
+
+
 def front_picture(folder: Path, look: str) -> Path:
     """Where the README's picture stands, light or dark."""
     return folder / f"readme-{look}.svg"
@@ -75,8 +83,11 @@ def pictures(study: Study, folder: Path) -> dict[Path, Figure | Panel]:
     wanted: dict[Path, Figure | Panel] = {}
     for name in study.experiments():
         wanted[picture(folder, study.scale, name)] = describe(study, name)
+    for decision in decide(study.root, load_rules()):
+        if strip := describe_claim(decision):
+            wanted[claim_picture(folder, study.scale, decision.claim.name)] = strip
     if study.scale == "cpu" and FRONT in study.experiments():
-        wanted |= {front_picture(folder, look): average(study) for look in LOOKS}
+        wanted |= {front_picture(folder, look): front_panel(study) for look in LOOKS}
     return wanted
 
 

@@ -205,13 +205,17 @@ class Study:
         prefix = f"{run}-seed"
         return sorted(int(path.name.removeprefix(prefix)) for path in self.root.glob(f"{prefix}*"))
 
-    def config(self, run: str, seed: int = 0) -> dict[str, Any]:
-        """Resolved config of a run.
+    def run_folder(self, run: str, seed: int | None = None) -> str:
+        """Folder of a run, RUN-seedN; of its first seed if none is given."""
+        return f"{run}-seed{next(iter(self.seeds(run)), 0) if seed is None else seed}"
+
+    def config(self, run: str, seed: int | None = None) -> dict[str, Any]:
+        """Resolved config of a run; of its first seed if none is given.
 
         Raises:
             Missing: when it is not there.
         """
-        path = self.file(f"{run}-seed{seed}", "config.yaml")
+        path = self.file(self.run_folder(run, seed), "config.yaml")
         if path not in self._configs:  # parsing is slow, and every figure asks for sizes
             self._configs[path] = yaml.safe_load(path.read_text(encoding="utf-8"))
         return copy.deepcopy(self._configs[path])
@@ -222,13 +226,13 @@ class Study:
         Raises:
             Missing: when the run's manifest is not there.
         """
-        return self.manifest(f"{run}-seed0")["parameters"]["total"]
+        return self.manifest(self.run_folder(run))["parameters"]["total"]
 
-    def curve(self, run: str, seed: int = 0) -> pd.DataFrame:
-        """Logged steps of a run: tokens, loss, lr, gradient_norm and others.
+    def curve(self, run: str, seed: int | None = None) -> pd.DataFrame:
+        """Logged steps of a run: tokens, loss, lr, gradient_norm and others; of its first seed if none is given.
 
         Raises:
             Missing: when they are not there.
         """
-        lines = complete_lines(self.file(f"{run}-seed{seed}", "metrics.jsonl"))
+        lines = complete_lines(self.file(self.run_folder(run, seed), "metrics.jsonl"))
         return pd.DataFrame(map(json.loads, lines))

@@ -61,13 +61,13 @@ def sizes(study: Study) -> list[Size]:
     return sorted(by_model.values(), key=lambda size: (size.kind, size.total))
 
 
-def size_of(study: Study, run: str, seed: int = 0) -> Size:
-    """The model of one run.
+def size_of(study: Study, run: str, seed: int | None = None) -> Size:
+    """The model of one run; its first seed says, if none is given.
 
     Raises:
         Missing: when the run's config or manifest is not there.
     """
-    model, counts = study.config(run, seed)["model"], study.manifest(f"{run}-seed{seed}")["parameters"]
+    model, counts = study.config(run, seed)["model"], study.manifest(study.run_folder(run, seed))["parameters"]
     name = model["name"].split("/")[-1]
     return Size(name, model["kind"], counts["total"], counts["active"], model["stands_for"], (run,))
 

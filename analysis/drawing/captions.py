@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,14 @@ from records import ROOT, Study
 from sizes import label
 from style import AXES
 
-from drawing.scores import measure
+from drawing.scores import counted_seeds, measure
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
 
 PAPER = ROOT / "analysis" / "paper"  # the paper's own numbers
 
 
 BITS = "bits per byte of the right answer (what the model needs for each byte of it; lower is better)"
+HELDOUT = "Held-out text, which decides: bits per byte, averaged over its domains."
 
 
 def model_text(study: Study, run: str = "moe_main") -> str:
@@ -26,12 +28,12 @@ def model_text(study: Study, run: str = "moe_main") -> str:
 
 
 def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
-    """Which metric of the tasks is drawn, and why."""
+    """Which metric of text and tasks is drawn, and why."""
     ratios, tasks = study.signal_to_noise(), list(tasks)
     if not ratios:
         return (
-            f"Scores: {BITS}. Accuracy is not: Figure 4's records, which tell whether it moves at this scale, are not "
-            "here."
+            f"{HELDOUT} Axes: {BITS}. Accuracy is not drawn: Figure 4's records, which tell whether it moves at this "
+            "scale, are not here."
         )
     by_task = {task: ratios.get((task, "acc"), np.nan) for task in tasks}
     texts = [f"{task} {ratio:.1f}" if np.isfinite(ratio) else f"{task} none" for task, ratio in by_task.items()]
@@ -40,8 +42,8 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
         f"; {SIGNAL_TO_NOISE_MINIMUM:g} is needed"
     )
     if measure(study, tasks) == "acc":
-        return f"Scores: accuracy, as it moves at this scale: {rule}."
-    return f"Scores: {BITS}. Accuracy moves too little at this scale: {rule}."
+        return f"{HELDOUT} Axes: accuracy, as it moves at this scale: {rule}."
+    return f"{HELDOUT} Axes: {BITS}. Accuracy moves too little at this scale: {rule}."
 
 
 def window_text(table: pd.DataFrame, weights: str = "the unweighted mean") -> str:
@@ -67,8 +69,8 @@ def _alternatives(texts: Iterable[str]) -> str:
     return " or ".join(texts)
 
 
-def items_text(study: Study, table: pd.DataFrame, names: Mapping[str, str] | None = None) -> str:
-    """Scale, items and seeds of a table of `scores`; `names` of runs in words."""
+def items_text(study: Study, table: pd.DataFrame) -> str:
+    """Scale and items of a table of `scores`."""
     first = study.items(table["experiment"].iloc[0]).drop_duplicates(["suite", "task"])
     first = first[first["task"].isin(table["task"])]
     count = first.assign(items=first["values"].map(len))
@@ -77,32 +79,49 @@ def items_text(study: Study, table: pd.DataFrame, names: Mapping[str, str] | Non
     parts = [f"{low if low == high else f'{low} to {high}'} test items an axis"]
     if len(documents):
         parts.append(f"{documents['items'].sum()} held-out documents of {len(documents)} domains")
-    seeds = table.groupby("run")["seeds"].max().rename(dict(names or {}))
-    return f"Scale {study.scale}: {', '.join([*parts, seeds_text(seeds.to_dict())])}."
+    return f"Scale {study.scale}: {', '.join(parts)}."
 
 
-def seeds_text(seeds: Mapping[str, int]) -> str:
-    """How many seeds the runs have: `one seed (training run)`."""
-    if len(set(seeds.values())) <= 1:
-        count = next(iter(seeds.values()), 1)
-        return "one seed (training run)" if count == 1 else f"{count} seeds (training runs) each"
-    most = max(seeds.values())
-    runs = [run for run, count in seeds.items() if count == most]
-    rest = [f"{run} {count}" for run, count in seeds.items() if 1 < count < most]
-    others = "".join(f"{text}, " for text in rest)
-    return f"{most} seeds (training runs) of {' and '.join(runs)}, {others}one of the others"
+def seeds_range(seeds: Iterable[int]) -> str:
+    """Seeds in few signs: 0, 2-9."""
+    there = sorted(seeds)
+    ends = [i + 1 for i, (a, b) in enumerate(pairwise(there)) if b > a + 1]
+    groups = [there[i:j] for i, j in pairwise([0, *ends, len(there)])]
+    return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups)
 
 
-def scores_text(study: Study, table: pd.DataFrame, errors: str = "", names: Mapping[str, str] | None = None) -> str:
-    """Scale, items, seeds and error bars of a table of `scores`.
+def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True, alone: str = "") -> str:
+    """How many training runs the means are over, what their intervals are, and what each dot is.
 
     Args:
-        errors: of what they are; `of a gain, that of the paired difference` if not given.
-        names: of runs in words.
+        seeds: all that are drawn.
+        marks: what the intervals are drawn as.
+        dots: whether single runs are drawn as dots.
+        alone: of the error of a single run; empty where none is drawn.
     """
-    over = "over seeds where there are several, else " if table["seeds"].max() > 1 else ""
-    of = errors or "of a gain, that of the paired difference"
-    return f"{items_text(study, table, names)} Error bars: one standard error, {over}over items; {of}."
+    counted = counted_seeds(seeds)
+    if len(counted) == 1:
+        return f"One training run (seed {counted[0]}){alone}."
+    text = (
+        f"Means over {len(counted)} training runs (seeds {seeds_range(counted)}); {marks}: 95 % intervals, Student's t "
+        "over these runs."
+    )
+    if not dots:
+        return text
+    text += " Small dots: single runs"
+    if hollow := sorted(set(seeds) - set(counted)):
+        text += f"; hollow: exploratory {'seed' if len(hollow) == 1 else 'seeds'} {seeds_range(hollow)}, never counted"
+    return f"{text}."
+
+
+def scores_text(study: Study, table: pd.DataFrame) -> str:
+    """Scale, items, seeds, error bars and dots of a table of `scores`."""
+    seeds = {seed for values in table["values"] for seed in values}
+    alone = (
+        "; error bars: 95 % intervals over test items (1.96 standard errors; of a gain, of its paired differences), "
+        "which say nothing of other runs"
+    )
+    return f"{items_text(study, table)} {runs_text(seeds, alone=alone)}"
 
 
 def paper_text(name: str) -> str:

@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from drawing.description import INK as BLACK
-from drawing.description import Bars, Cells, Contour, Line, Panel, Table
+from drawing.description import Bars, Cells, Contour, Dots, Line, Panel, Table
 
 INK, GRID = "#1f2328", "#d5d9de"  # page.js puts others in their place in dark mode
 _DASHES = {"-": "solid", "--": "dashed", ":": "dotted"}
@@ -39,13 +39,20 @@ def limits(panel: Panel) -> tuple[Limits, Limits]:
     if isinstance(first, Contour):
         return (first.x.min(), first.x.max()), (first.y.min(), first.y.max())
     drawn = [series for series in panel.series if isinstance(series, Line | Bars)]
-    x = np.concatenate([series.x for series in drawn])
-    y = np.concatenate([np.atleast_1d(series.y + side * _error(series)) for series in drawn for side in (-1, 1)])
-    y = np.append(y, [level.y for level in panel.levels])
-    low, high = _padded(y)
+    x, y = (np.concatenate([places for series in drawn for places in _places(series, axis)]) for axis in "xy")
+    x = np.append(x, [level.at for level in panel.levels if level.upright])
+    low, high = _padded(np.append(y, [level.at for level in panel.levels if not level.upright]))
     given = panel.ylim
     across = (-0.6, len(panel.xticks) - 0.4) if isinstance(first, Bars) else _padded(x, bool(panel.log_base))
     return across, (low if given[0] is None else given[0], high if given[1] is None else given[1])
+
+
+def _places(series: Line | Bars, axis: str) -> list[np.ndarray]:
+    """All places of a series along x or y, with the ends of its intervals and its dots."""
+    middle = np.asarray(getattr(series, axis), dtype=float)
+    along = "x" if isinstance(series, Line) and series.across else "y"
+    error = _error(series) if axis == along else np.zeros(len(middle))
+    return [middle - error, middle + error, *([getattr(series.dots, axis)] if series.dots else [])]
 
 
 def _error(series: Line | Bars) -> np.ndarray:
@@ -77,7 +84,8 @@ def chart(panel: Panel) -> dict[str, Any]:
     )
     for level in panel.levels:
         dash, color = _DASHES[level.dash], _ink(level.color, panel)
-        plot.add_layout(Span(location=level.y, dimension="width", line_color=color, line_width=1, line_dash=dash))
+        along = "height" if level.upright else "width"
+        plot.add_layout(Span(location=level.at, dimension=along, line_color=color, line_width=1, line_dash=dash))
     for series in panel.series:
         if isinstance(series, Line):
             _line(plot, panel, series)
@@ -106,6 +114,9 @@ def _axes(plot: Any, panel: Panel, across: Limits) -> None:
         plot.xaxis[0].ticker = FixedTicker(ticks=list(ticks))
         plot.xaxis[0].major_label_overrides = ticks
     plot.yaxis[0].formatter = BasicTickFormatter(use_scientific=False)
+    if panel.yticks:
+        plot.yaxis[0].ticker = FixedTicker(ticks=list(panel.yticks))
+        plot.yaxis[0].major_label_overrides = dict(panel.yticks)
     for axis, label in ((plot.xaxis[0], panel.xlabel), (plot.yaxis[0], ", ".join(panel.ylabel.splitlines()))):
         axis.axis_label = textwrap.fill(label, 38)
         axis.axis_label_text_font_style = "normal"
@@ -123,15 +134,32 @@ def _add_error(plot: Any, source: ColumnDataSource, series: Line | Bars) -> None
     """Add error bars, if there are any."""
     if series.error is None:
         return
-    for name, values in (("low", series.y - series.error), ("high", series.y + series.error), ("error", series.error)):
+    across = isinstance(series, Line) and series.across
+    middle = series.x if across else series.y
+    for name, values in (("low", middle - series.error), ("high", middle + series.error), ("error", series.error)):
         source.data[name] = values
-    whisker = Whisker(source=source, base="x", upper="high", lower="low", line_color=INK, level="overlay")
+    if isinstance(series, Line) and series.band:
+        plot.varea(x="x", y1="low", y2="high", source=source, color=series.color, alpha=0.18)
+        return
+    ends = {"base": "y" if across else "x", "upper": "high", "lower": "low"}
+    whisker = Whisker(source=source, dimension="width" if across else "height", **ends, level="overlay", line_color=INK)
     whisker.upper_head.size = whisker.lower_head.size = 5
     whisker.upper_head.line_color = whisker.lower_head.line_color = INK
     plot.add_layout(whisker)
 
 
+def _add_dots(plot: Any, dots: Dots | None, color: str) -> None:
+    """Add single runs, if there are any; without a name, as page.js reads the means alone."""
+    if dots is None:
+        return
+    fill = [None if hollow else color for hollow in dots.hollow]
+    source = ColumnDataSource({"x": dots.x, "y": dots.y, "fill": fill})
+    look = {"size": 3.5, "line_color": color, "line_width": 0.8, "alpha": 0.7}
+    plot.scatter("x", "y", marker="circle", fill_color="fill", source=source, **look)
+
+
 def _line(plot: Any, panel: Panel, line: Line) -> None:
+    _add_dots(plot, line.dots, _ink(line.color, panel))
     source = ColumnDataSource({"x": line.x, "y": line.y})
     if line.dash and len(line.x) > 1:
         width, dash = max(0.8, 1.2 * line.width), _DASHES[line.dash]
@@ -153,6 +181,7 @@ def _bars(plot: Any, panel: Panel, bars: Bars, upright: Limits) -> None:
     bottom = max(upright[0], 0.0)
     look = {"width": bars.width, "color": bars.color, "name": bars.label or None}
     plot.vbar(x="x", top="y", bottom=bottom, source=source, **look)
+    _add_dots(plot, bars.dots, INK)
     _add_error(plot, source, bars)
 
 
@@ -191,10 +220,14 @@ def rows(content: Panel | Table) -> list[list[str]]:
     table = [["series", content.xlabel or "at", ", ".join(content.ylabel.splitlines()) or "value", "\u00b1"]]
     grouped = any(isinstance(series, Bars) for series in content.series)
     for series in content.series:
-        if not isinstance(series, Line | Bars):
+        unnamed = isinstance(series, Line) and not series.label and not series.across  # a mark, or behind a named one
+        if unnamed or not isinstance(series, Line | Bars):
             continue
         for i in np.unique(np.linspace(0, len(series.x) - 1, min(len(series.x), _TABLE_ROWS)).astype(int)):
             error = _error(series)[i] if series.error is not None and np.isfinite(series.error[i]) else None
             at = group_at(content, series.x[i]) if grouped else f"{series.x[i]:,.6g}"
-            table.append([series.label, at, f"{series.y[i]:.5g}", "" if error is None else f"{error:.4g}"])
+            number = series.y[i]
+            if isinstance(series, Line) and series.across:
+                at, number = " ".join(content.yticks[series.y[i]].split()), series.x[i]
+            table.append([series.label, at, f"{number:.5g}", "" if error is None else f"{error:.4g}"])
     return table

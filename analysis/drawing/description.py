@@ -11,17 +11,28 @@ INK = "black"
 
 
 @dataclass(frozen=True)
+class Dots:
+    """Single training runs behind the means of a series, a small dot each; `hollow` are those that no mean counts."""
+
+    x: np.ndarray
+    y: np.ndarray
+    hollow: np.ndarray  # bool
+
+
+@dataclass(frozen=True)
 class Line:
     """A line, points, or both.
 
     Attributes:
-        error: half lengths of error bars.
+        error: half lengths of 95 % intervals.
         dash: "-", "--", or "" for points alone.
         marker: matplotlib's sign (o, s, ^, v, *, X), or "" for none.
         size: of the markers, points.
         fill: colour inside the markers; "" is `color`.
         edge: colour around the markers; "" is `color`.
         alpha: opacity, 0 to 1.
+        band: whether the intervals are drawn as a band about the line, instead of bars.
+        across: whether they run along x: a row of a strip, whose number is x.
     """
 
     label: str  # "" keeps it out of legends
@@ -36,6 +47,9 @@ class Line:
     fill: str = ""
     edge: str = ""
     alpha: float = 1.0
+    band: bool = False
+    across: bool = False
+    dots: Dots | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Bars:
     width: float = 0.8
     number: str = ".3g"
     upright: bool = True
+    dots: Dots | None = None
 
 
 @dataclass(frozen=True)
@@ -84,13 +99,14 @@ Series = Line | Bars | Contour | Cells
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line across a panel."""
+    """A line across a panel: horizontal at y = `at`, or upright at x = `at`."""
 
-    y: float
+    at: float
     label: str = ""
     color: str = INK
     dash: str = "-"
     width: float = 0.8
+    upright: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,7 @@ class Panel:
 
     Attributes:
         xticks: places and their texts, where they are given; names of groups under bars.
+        yticks: the same on the other axis; names of the rows of a strip.
         tokens: whether x counts tokens, so that its ticks are written 1.2M.
         log_base: of a logarithmic x axis; 0 for a linear one.
         ylim: lowest and highest y; None follows the data.
@@ -111,6 +128,7 @@ class Panel:
     series: tuple[Series, ...]
     levels: tuple[Level, ...] = ()
     xticks: Mapping[float, str] = field(default_factory=dict)
+    yticks: Mapping[float, str] = field(default_factory=dict)
     tokens: bool = False
     log_base: int = 0
     ylim: tuple[float | None, float | None] = (None, None)
@@ -140,7 +158,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Block:
-    """Panels in rows, with one legend above them. A row of a single table spans the width.
+    """Panels in rows that fill the width, with one legend above them.
 
     Attributes:
         heights: of the rows, relative.

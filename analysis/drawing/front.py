@@ -15,7 +15,7 @@ from drawing.description import Line, Panel
 from drawing.picture import vector
 
 _SIZE = (7.3, 3.8)  # inches; 700 pixels wide
-_TITLE = "Bits per byte (lower is better) over training tokens"
+_TITLE = "Bits per byte of held-out text (lower is better) over training tokens"
 _NAMES = {style.GREY: "constant learning rate", style.ORANGE: "annealing", style.BLUE: "merged (PMA)"}
 _APART = 0.07  # of the height of the axes, from one name to the next
 
@@ -46,7 +46,10 @@ def front(panel: Panel, look: Look, made_from: str) -> str:
     with plt.rc_context({**style.MATPLOTLIB, **colors, "font.size": 12, "lines.markersize": 5.5}):
         canvas, ax = plt.subplots(figsize=_SIZE)
         for line in lines:
-            ax.plot(line.x, line.y, color=look.names[line.color], lw=2, marker=line.marker)
+            color = look.names[line.color]
+            ax.plot(line.x, line.y, color=color, lw=2, marker=line.marker)
+            if line.error is not None:
+                ax.fill_between(line.x, line.y - line.error, line.y + line.error, color=color, alpha=0.15, lw=0)
         low, high = ax.get_ylim()
         for line, y in spread(lines, _APART * (high - low)):
             place = {"xytext": (10, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}

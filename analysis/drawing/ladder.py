@@ -9,24 +9,25 @@ from sizes import by_size
 
 from drawing.captions import measure_text, paper_text, pma_text, scores_text
 from drawing.description import Figure, figure
-from drawing.parts import grouped_bars
+from drawing.parts import gain_title, grouped_bars, main_scores
 from drawing.scores import measure, pick, scores
 
 SETTINGS = {"last snapshot": style.GREY, "PMA": style.BLUE}
 
 
 def describe_sizes(study: Study, name: str, title: str) -> Figure:
-    """Four panels for the axes; under them their average and held-out text, each with the gain."""
+    """Held-out text and the average of the axes, each with the gain; under them the four axes."""
     table = scores(study, name)
     table["setting"] = table["method"].map(dict(zip(("last", "sma"), SETTINGS, strict=True)))
     models = by_size(study, table["run"].unique())
     labels = {run: size.tick for run, size in models.items()}
     names = {run: quantity(size.total) for run, size in models.items()}
-    metric = measure(study)
-    upper = [(task, metric, "value", f"{task} (for {paper})") for task, paper in style.AXES.items()]
-    lower = [("average", metric, "value", "average of the four axes"), ("average", metric, "gain", "gain, four axes")]
-    lower += [("heldout", "bits_per_byte", "value", "held-out text")]
-    lower += [("heldout", "bits_per_byte", "gain", "gain, held-out text")]
+    upper = [
+        (task, metric, column, heading if column == "value" else gain_title(heading))
+        for task, metric, heading in main_scores(study)
+        for column in ("value", "gain")
+    ]
+    lower = [(task, measure(study), "value", f"{task} (for {paper})") for task, paper in style.AXES.items()]
     rows = [
         [
             grouped_bars(pick(table, task=task, metric=metric), "run", labels, SETTINGS, metric, column, heading)
@@ -47,10 +48,10 @@ def describe_sizes(study: Study, name: str, title: str) -> Figure:
         f"{len(models)} models after {tokens} training tokens, each by its own size and the paper's it stands for.",
         f"{pma_text([])} {windows}.",
         measure_text(study),
-        scores_text(study, table, names=names),
+        scores_text(study, table),
         "Axes of values do not start at 0.",
         paper_text(name),
         xlabel="total parameters, and the paper's size that the model stands for",
         see="Each bar is what merging saves at one model size: above zero it beats the last snapshot.",
-        lead=rows[1][1:2],
+        lead=rows[0][1:2],
     )

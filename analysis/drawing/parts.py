@@ -12,18 +12,58 @@ from records import Study
 from style import GREY, METRICS
 
 from drawing.captions import PAPER
-from drawing.description import Bars, Level, Line, Panel, Table
-from drawing.scores import error_of, pick
+from drawing.description import Bars, Dots, Level, Line, Panel, Table
+from drawing.scores import counted_seeds, error_of, measure, of_seeds, pick
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
 
 ZERO = Level(0.0)
+_SPREAD = 0.25  # of the dots at one place of a line, in gaps between its places
 
 
-def line(rows: pd.DataFrame, x: str, column: str, label: str, color: str, errors: bool = False, **look: Any) -> Line:
-    """A line of `column` (value or gain) of a table of scores over column `x`, with its error bars if asked for."""
+def line(
+    rows: pd.DataFrame,
+    x: str,
+    column: str,
+    label: str,
+    color: str,
+    errors: bool = True,
+    log: bool = False,
+    spread: float | None = None,
+    **look: Any,
+) -> Line:
+    """A line of `column` (value or gain) of a table of scores over column `x`, with intervals and a dot a seed.
+
+    Args:
+        log: whether the x axis is logarithmic.
+        spread: of the dots at one place; a quarter of the smallest gap between places if not given.
+    """
+    places, means = rows[x].to_numpy(dtype=float), rows[column].to_numpy()
+    if spread is None:
+        gaps = np.diff(np.unique(np.log(places) if log else places))
+        spread = _SPREAD * gaps.min() if len(gaps) else 0.0
+    dots = dots_of(rows[of_seeds(column)], places, spread, log)
     error = rows[error_of(column)].to_numpy() if errors else None
-    look = {"marker": "o", **look}
-    return Line(label, color, rows[x].to_numpy(dtype=float), rows[column].to_numpy(), error, **look)
+    return Line(label, color, places, means, error, dots=dots, **{"marker": "o", **look})
+
+
+def dots_of(numbers: Iterable[dict[int, float]], x: Iterable[float], width: float, log: bool = False) -> Dots | None:
+    """A dot for every seed at each place, side by side over `width`; none where there is one seed alone.
+
+    Args:
+        numbers: by seed, a dictionary a place.
+        log: `width` is in natural logarithms of x.
+    """
+    rows = []
+    for of_place, place in zip(numbers, x, strict=True):
+        seeds, counted = sorted(of_place), counted_seeds(of_place)
+        if len(seeds) > 1:
+            shifts = width * (np.arange(len(seeds)) / (len(seeds) - 1) - 0.5)
+            for seed, shift in zip(seeds, shifts, strict=True):
+                rows.append((place * np.exp(shift) if log else place + shift, of_place[seed], seed not in counted))
+    if not rows:
+        return None
+    at, value, hollow = zip(*rows, strict=True)
+    return Dots(np.array(at, dtype=float), np.array(value, dtype=float), np.array(hollow))
 
 
 def grouped_bars(
@@ -53,9 +93,11 @@ def grouped_bars(
         rows = table[table["setting"] == setting].set_index(by).reindex(list(groups))
         x = np.arange(len(groups)) + (index - (len(settings) - 1) / 2) * width
         height, error = rows[column].to_numpy(), rows[error_of(column)].fillna(0).to_numpy()
-        bars.append(Bars(setting, color, x, height, error, 0.92 * width, number))
-        ends += [height - error, height + error]
-    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+        of_group = [seeds if isinstance(seeds, dict) else {} for seeds in rows[of_seeds(column)]]
+        dots = dots_of(of_group, x, 0.6 * width)
+        bars.append(Bars(setting, color, x, height, error, 0.92 * width, number, dots=dots))
+        ends += [height - error, height + error, *([] if dots is None else [dots.y])]
+    low, high = (float(of(np.concatenate(ends))) for of in (np.nanmin, np.nanmax))
     if column == "gain":
         low, high = min(low, 0.0), max(high, 0.0)
     room = 0.45 * (high - low) or 0.1 * abs(high) or 1.0
@@ -69,6 +111,16 @@ def grouped_bars(
         xticks=dict(enumerate(groups.values())),
         ylim=(low - room * below, high + room * (high > 0)),
     )
+
+
+def main_scores(study: Study) -> list[tuple[str, str, str]]:
+    """(task, metric, name) of what is drawn first: held-out text, which decides, then the average of the axes."""
+    return [("heldout", "bits_per_byte", "held-out text"), ("average", measure(study), "average of four axes")]
+
+
+def gain_title(name: str) -> str:
+    """Title of a panel of gains on a score that `main_scores` names."""
+    return f"gain, {name.removeprefix('average of ')}"
 
 
 def paper_table(name: str, settings: Iterable[str]) -> Table:
@@ -108,9 +160,9 @@ def _columns(study: Study) -> list[tuple[str, str, str]]:
     """(task, metric, title) of what is drawn: bits per byte always, average accuracy where it moves."""
     ratios = study.signal_to_noise()
     names = {
-        ("average", "acc"): "accuracy on the four axes",
-        ("average", "bits_per_byte"): "right answers of the four axes",
         ("heldout", "bits_per_byte"): "held-out text of all domains",
+        ("average", "bits_per_byte"): "right answers of the four axes",
+        ("average", "acc"): "accuracy on the four axes",
     }
     moves = ratios.get(("average", "acc"), 0) >= SIGNAL_TO_NOISE_MINIMUM
     return [

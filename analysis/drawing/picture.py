@@ -21,7 +21,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from style import MATPLOTLIB
 
-from drawing.description import Bars, Block, Cells, Contour, Figure, Line, Panel, Table
+from drawing.description import INK, Bars, Block, Cells, Contour, Dots, Figure, Line, Panel, Table
 from pma.files import write_text
 
 _LETTERS_PER_INCH = 17.5  # of captions and legends
@@ -89,12 +89,13 @@ def draw(figure: Figure, caption: bool = True) -> Canvas:
 
 
 def _block(canvas: Canvas, part: Canvas | SubFigure, block: Block) -> None:
-    columns = max(map(len, block.rows))
+    columns = math.lcm(*map(len, block.rows))  # each row fills the width
     grid = part.add_gridspec(len(block.rows), columns, height_ratios=block.heights or None)
     axes = []
     for i, row in enumerate(block.rows):
         for j, content in enumerate(row):
-            ax = part.add_subplot(grid[i, :] if len(row) == 1 else grid[i, j])
+            width = columns // len(row)
+            ax = part.add_subplot(grid[i, j * width : (j + 1) * width])
             if isinstance(content, Table):
                 _table(ax, content)
             else:
@@ -103,7 +104,8 @@ def _block(canvas: Canvas, part: Canvas | SubFigure, block: Block) -> None:
     handles, labels = axes[0].get_legend_handles_labels() if axes else ([], [])
     if block.heading:
         part.suptitle(block.heading, fontsize=9.5, x=0.02, ha="left", fontweight="bold")
-        part.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        if block.legend and labels:
+            part.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     elif block.legend and labels:
         canvas.legend(handles, labels, ncols=_legend_columns(labels, canvas.get_figwidth()), **_ABOVE)
 
@@ -125,7 +127,8 @@ def _panel(ax: Axes, panel: Panel) -> None:
         else:
             _cells(ax, series)
     for level in panel.levels:
-        ax.axhline(level.y, color=level.color, ls=level.dash, lw=level.width, label=level.label or None)
+        across = ax.axvline if level.upright else ax.axhline
+        across(level.at, color=level.color, ls=level.dash, lw=level.width, label=level.label or None)
     ax.set_title(panel.title)
     ax.set_xlabel(panel.xlabel)
     ax.set_ylabel(panel.ylabel)
@@ -135,6 +138,9 @@ def _panel(ax: Axes, panel: Panel) -> None:
         ax.minorticks_off()
     if panel.xticks:
         ax.set_xticks(list(panel.xticks), list(panel.xticks.values()), fontsize=7.2)
+    if panel.yticks:
+        ax.set_yticks(list(panel.yticks), list(panel.yticks.values()), fontsize=7.5)
+        ax.tick_params(axis="y", length=0)
     if panel.tokens:
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.xaxis.set_major_formatter(lambda value, _: quantity(value))
@@ -147,22 +153,47 @@ def _line(ax: Axes, line: Line) -> None:
     look |= {"ms": line.size, "alpha": line.alpha, "color": line.color, "mfc": line.fill or line.color}
     if line.edge:
         look |= {"mec": line.edge, "mew": 0.8, "zorder": 4, "clip_on": False}
-    if line.error is None:
+    if line.dots:
+        _dots(ax, line.dots, line.color)
+    if line.error is not None and line.band:
+        ax.fill_between(line.x, line.y - line.error, line.y + line.error, color=line.color, alpha=0.18, lw=0)
+    if line.error is None or line.band:
         ax.plot(line.x, line.y, label=line.label, **look)
     else:
-        ax.errorbar(line.x, line.y, yerr=line.error, elinewidth=0.8, label=line.label, **look)
+        error = {"xerr" if line.across else "yerr": line.error}
+        ax.errorbar(line.x, line.y, **error, elinewidth=0.8, label=line.label, **look)
+
+
+def _dots(ax: Axes, dots: Dots, color: str) -> None:
+    """Single runs, filled and hollow ones."""
+    for hollow in (False, True):
+        of_kind = dots.hollow == hollow
+        look = {"mfc": "none" if hollow else color, "mec": color, "mew": 0.5, "ms": 2.2, "alpha": 0.7, "zorder": 3}
+        ax.plot(dots.x[of_kind], dots.y[of_kind], ls="none", marker="o", **look)
 
 
 def _bars(ax: Axes, bars: Bars) -> None:
     error = np.zeros(len(bars.y)) if bars.error is None else bars.error
     whiskers = {"yerr": bars.error, "error_kw": {"lw": 0.8}} if bars.error is not None else {}
     ax.bar(bars.x, bars.y, bars.width, color=bars.color, label=bars.label, **whiskers)
+    if bars.dots:
+        _dots(ax, bars.dots, INK)
     style = {"ha": "center", "fontsize": 6.5 if bars.upright else 8, "rotation": 90 if bars.upright else 0}
-    for x, y, up in zip(bars.x, bars.y, error, strict=True):
+    for x, y, low, high in zip(bars.x, bars.y, *_ends(bars, error), strict=True):
         if np.isfinite(y):
-            end, shift, align = (y - up, -3, "top") if y < 0 else (y + up, 3, "bottom")
+            end, shift, align = (low, -3, "top") if y < 0 else (high, 3, "bottom")
             place = {"xytext": (0, shift), "textcoords": "offset points", "va": align}
             ax.annotate(format(y, bars.number), (x, end), **place, **style)
+
+
+def _ends(bars: Bars, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each bar, its interval and its dots reach, down and up."""
+    low, high = bars.y - np.nan_to_num(error), bars.y + np.nan_to_num(error)
+    if bars.dots:
+        of_bar = np.abs(bars.dots.x[:, None] - bars.x[None]).argmin(1)
+        np.minimum.at(low, of_bar, bars.dots.y)
+        np.maximum.at(high, of_bar, bars.dots.y)
+    return low, high
 
 
 def _contour(ax: Axes, contour: Contour) -> None:

@@ -7,7 +7,7 @@ import style
 from formats import quantity
 from records import Missing, Study
 
-from drawing.captions import items_text
+from drawing.captions import scores_text
 from drawing.curves import curve_panels
 from drawing.description import Figure, Line, Panel, figure
 from drawing.parts import line
@@ -39,27 +39,27 @@ def describe_plainly(study: Study, name: str) -> Figure:
             f"{name}: its records have neither held-out text nor an average of tasks; add a figures/{name}.py"
         )
     text = "last: the newest snapshot; the others: means of N snapshots, V training tokens apart."
-    return figure(title, [panels], (9, 3.7), text, items_text(study, table), "Axes do not start at 0.")
+    return figure(title, [panels], (9, 3.7), text, scores_text(study, table), "Axes do not start at 0.")
 
 
 def raw_and_merged(study: Study, name: str) -> list[Panel]:
-    """Scores of single snapshots and of their merges over tokens, for the runs of seed 0 that have several of both.
+    """Scores of single snapshots and of their merges over tokens, means over seeds, of runs that have several of both.
 
     On held-out text if there is any, else on the tasks' average. Empty where no run has both.
     """
     if not study.has(name, "records.csv"):
         return []
-    table = study.records(name)
+    table = scores(study, name)
     for task, heading in (("heldout", "held-out text"), ("average", "four axes")):
-        part = table[(table["task"] == task) & (table["metric"] == "bits_per_byte") & (table["seed"] == 0)]
+        part = table[(table["task"] == task) & (table["metric"] == "bits_per_byte")]
         lines: list[Line] = []
         for i, (run, rows) in enumerate(part.groupby("run")):
             raw = rows[rows["method"] == "last"].drop_duplicates("tokens").sort_values("tokens")
             sma = rows[rows["method"] == "sma"].sort_values(["tokens", "n"]).drop_duplicates("tokens", keep="last")
             if len(raw) > 1 and len(sma) > 1:
                 look = {"marker": "s", "dash": "--"}
-                lines.append(line(raw, "tokens", "value", f"{run}, raw", style.color(i)))
-                lines.append(line(sma, "tokens", "value", f"{run}, merged", style.color(i), **look))
+                lines.append(line(raw, "tokens", "value", f"{run}, raw", style.color(i), errors=False))
+                lines.append(line(sma, "tokens", "value", f"{run}, merged", style.color(i), errors=False, **look))
         if lines:
             title = f"raw (solid) and merged (dashed), {heading}"
             return [Panel(title, "training tokens", style.METRICS["bits_per_byte"].label, tuple(lines), tokens=True)]
@@ -86,5 +86,5 @@ def _panel(table: pd.DataFrame, metric: str, title: str) -> Panel:
                 label = recipe if len(runs) == 1 else f"{run}, {recipe}"
                 color = style.GREY if last else style.COLORS[1 + (i - 1) % (len(style.COLORS) - 1)]
                 look = {"marker": _MARKERS[j % len(_MARKERS)], "dash": _DASHES[j % len(_DASHES)]}
-                lines.append(line(of_run, "tokens", "value", label, color, errors=True, **look))
+                lines.append(line(of_run, "tokens", "value", label, color, **look))
     return Panel(title, "training tokens", style.METRICS[metric].label, tuple(lines), tokens=True)

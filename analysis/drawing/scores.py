@@ -1,26 +1,61 @@
-"""Scores for figures: means over seeds, gains over the last snapshot, and their errors.
+"""Scores for figures: means over seeds, gains over the last snapshot, and 95 % intervals of both.
 
-Everywhere: value and gain are means over seeds, a gain is positive where merging helps, accuracy is in per cent.
+Everywhere: a seed is a training run, value and gain are means over the counted seeds, a gain is positive where merging
+helps, accuracy is in per cent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from records import Missing, Study
 from style import AXES, METRICS
+from verdicts.rules import Rules, load_rules
+from verdicts.student import Student
 
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
 
+AVERAGE_BITS = {"task": "average", "metric": "bits_per_byte"}  # right answers of a suite
+HELDOUT_BITS = {"task": "heldout", "metric": "bits_per_byte"}  # the main score
+_Z95 = 1.96  # standard errors over items to each side of a 95 % interval
 # What a score belongs to; seeds are averaged over, and gains are within a seed.
-Z95 = 1.96  # standard errors to each side of a 95 % interval
-AVERAGE_BITS = {"task": "average", "metric": "bits_per_byte"}  # the main score of a suite
 _AT = ["run", "seed", "tokens", "suite", "task", "metric"]
 _SETTING = ["method", "n", "interval"]
+_KEYS = [key for key in _AT if key != "seed"] + _SETTING
 _ERRORS = {"value": "error", "gain": "gain_error"}
+_OF_SEEDS = {"value": "values", "gain": "gains"}
+
+
+@cache
+def rules() -> Rules:
+    """claims.yaml, read once."""
+    return load_rules()
+
+
+def counted_seeds(seeds: Iterable[int]) -> list[int]:
+    """Which of some seeds make the means: the confirmatory ones of claims.yaml, or all where none of those is there."""
+    there = sorted(set(seeds))
+    return [seed for seed in there if seed in rules().common.confirmatory] or there
+
+
+def mean_and_half(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean over rows (a row a seed) and half length of its 95 % interval, Student's t; NaN for a single row.
+
+    Returns:
+        A row for each column of `values`, with columns mean, half.
+    """
+    half = values.std(ddof=1) * _half_of_unit(len(values))
+    return pd.DataFrame({"mean": values.mean(), "half": half})
+
+
+@cache
+def _half_of_unit(n: int) -> float:
+    """Half length of the 95 % interval of a mean over n seeds whose standard deviation is 1."""
+    return Student(n, 0.0, 1.0).interval()[1]
 
 
 def paired_errors(items: pd.DataFrame) -> pd.DataFrame:
@@ -44,11 +79,11 @@ def paired_errors(items: pd.DataFrame) -> pd.DataFrame:
     return every.assign(paired=np.sqrt(every.pop("variance")))
 
 
-def scores(study: Study, experiment: str) -> pd.DataFrame:
-    """Records of an experiment, averaged over seeds: columns value, error, gain, gain_error, seeds.
+def seed_scores(study: Study, experiment: str) -> pd.DataFrame:
+    """Records of an experiment, one row a seed and setting, with columns value, gain and counted.
 
-    Errors are standard errors over seeds where there are at least 2. Else a value's error is over items, and a gain's
-    is the paired one over items.
+    Gain is over the last snapshot of the same seed and point. `counted` says whether the seed is one that the means
+    of `scores` are over.
 
     Raises:
         Missing: when the experiment has no records.
@@ -58,18 +93,53 @@ def scores(study: Study, experiment: str) -> pd.DataFrame:
     sign = table["metric"].map({name: metric.sign for name, metric in METRICS.items()})
     last = table.loc[table["method"] == "last", [*_AT, "value"]].drop_duplicates(_AT)
     table = table.merge(last.rename(columns={"value": "last"}), on=_AT, how="left")
-    table["gain"] = sign * (table["value"] - table["last"])
-    table = table.merge(paired_errors(study.items(experiment)), on=_AT + _SETTING, how="left")
-    table[["value", "stderr", "gain", "paired"]] = table[["value", "stderr", "gain", "paired"]].mul(factor, axis=0)
-    grouped = table.groupby([key for key in _AT if key != "seed"] + _SETTING)
+    table["gain"] = sign * (table["value"] - table.pop("last"))
+    table[["value", "stderr", "gain"]] = table[["value", "stderr", "gain"]].mul(factor, axis=0)
+    table["counted"] = table["seed"].isin(counted_seeds(table["seed"]))
+    return table[[*_AT, *_SETTING, "value", "stderr", "gain", "counted", "experiment"]]
+
+
+def scores(study: Study, experiment: str) -> pd.DataFrame:
+    """Means over the counted seeds of an experiment: columns value, error, gain, gain_error, seeds, values, gains.
+
+    Errors are half lengths of 95 % intervals: Student's t over the seeds where there are at least 2. With one seed they
+    are 1.96 standard errors over items, a gain's from the paired differences. `values` and `gains` hold the numbers of
+    every seed, by seed, exploratory ones too.
+
+    Raises:
+        Missing: when the experiment has no records.
+    """
+    every = seed_scores(study, experiment)
+    table = every[every["counted"]]
+    grouped = table.groupby(_KEYS)
     means = grouped.agg(
-        value=("value", "mean"), error=("value", "sem"), items=("stderr", "mean"),
-        gain=("gain", "mean"), gain_error=("gain", "sem"), paired=("paired", "mean"), seeds=("seed", "nunique"),
+        value=("value", "mean"), error=("value", "std"), items=("stderr", "mean"),
+        gain=("gain", "mean"), gain_error=("gain", "std"), seeds=("seed", "nunique"),
     ).reset_index()  # fmt: skip
-    several = means["seeds"] > 1
-    means["error"] = means["error"].where(several, means.pop("items"))
-    means["gain_error"] = means["gain_error"].where(several, means.pop("paired"))
+    half, several = means["seeds"].map(_half_of_unit), means["seeds"] > 1
+    means["error"] = (half * means["error"]).where(several, _Z95 * means.pop("items"))
+    means["gain_error"] = half * means["gain_error"]
+    if not several.all():
+        means["gain_error"] = means["gain_error"].where(several, _Z95 * _paired(study, experiment, table, means))
+    for column, of_seeds in _OF_SEEDS.items():
+        means[of_seeds] = _by_seed(every, means, column)
     return means.assign(experiment=experiment)
+
+
+def _by_seed(every: pd.DataFrame, means: pd.DataFrame, column: str) -> list[dict[int, float]]:
+    """The numbers of each row's seeds."""
+    found: dict[tuple, dict[int, float]] = {}
+    for *key, seed, number in every[[*_KEYS, "seed", column]].itertuples(index=False):
+        found.setdefault(tuple(key), {})[seed] = number
+    return [found[key] for key in means[_KEYS].itertuples(index=False, name=None)]
+
+
+def _paired(study: Study, experiment: str, table: pd.DataFrame, means: pd.DataFrame) -> pd.Series:
+    """Standard errors over items of the gains in `means`, in their unit."""
+    items = study.items(experiment)
+    errors = paired_errors(items[items["seed"].isin(table["seed"])])
+    paired = means[_KEYS].merge(errors.drop_duplicates(_KEYS), on=_KEYS, how="left")["paired"]
+    return paired * means["metric"].map({name: metric.factor for name, metric in METRICS.items()})
 
 
 def pick(table: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
@@ -84,7 +154,31 @@ def pick(table: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
     if chosen.empty:
         asked = ", ".join(f"{column}={value}" for column, value in conditions.items())
         raise Missing(f"no records with {asked}: a part of it is missing, reproduce the experiment again")
-    return chosen.sort_values("tokens") if "tokens" in chosen else chosen
+    return chosen.sort_values("tokens", kind="stable") if "tokens" in chosen else chosen
+
+
+def saved_over(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `scores` with their gains replaced by what they save over others, seed by seed.
+
+    Args:
+        base: a row for each point (tokens) of `rows`, or a single one for all.
+    """
+    bases = base.set_index("tokens")["values"]
+    gains, means, halves = [], [], []
+    for row in rows.itertuples():
+        other = bases.iloc[0] if len(bases) == 1 else bases.loc[row.tokens]
+        sign = METRICS[row.metric].sign
+        gain = {seed: sign * (value - other[seed]) for seed, value in row.values.items() if seed in other}
+        counted = Student.of([gain[seed] for seed in counted_seeds(gain)])
+        gains.append(gain)
+        means.append(counted.mean)
+        halves.append(counted.interval()[1] - counted.mean)
+    return rows.assign(gain=means, gain_error=halves, gains=gains)
+
+
+def of_seeds(column: str) -> str:
+    """The column that holds the numbers of every seed of `value` or `gain`."""
+    return _OF_SEEDS[column]
 
 
 def error_of(column: str) -> str:

@@ -1,4 +1,4 @@
-"""Figure 4: merging methods against the last snapshot at four points of training."""
+"""Figure 4: merging methods against the last snapshot at points along one run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from drawing.parts import paper_table, value_and_gain_rows
 from drawing.scores import pick, scores
 from records import Study
 
+from pma.merge.weights import ema, sma, wma
+
 SETTINGS = {"last": style.GREY, "SMA": style.BLUE, "WMA": style.ORANGE, "EMA(0.1)": style.GREEN, "EMA(0.2)": style.PINK}
 _METHODS = dict(zip(("last", "sma", "wma", "ema_0.1", "ema_0.2"), SETTINGS, strict=True))
+
+
+def _ages(n: int) -> str:
+    """How old the weights of each method are on average, in V."""
+    weights = {"SMA": sma(n), "WMA": wma(n), "EMA(0.1)": ema(n, 0.1), "EMA(0.2)": ema(n, 0.2)}
+    ages = {name: sum((n - 1 - i) * weight for i, weight in enumerate(of)) for name, of in weights.items()}
+    return ", ".join(f"{name} {age:.1f} V" for name, age in ages.items())
 
 
 def describe(study: Study) -> Figure:
@@ -28,7 +37,8 @@ def describe(study: Study) -> Figure:
         model_text(study),
         window_text(table, "a mean"),
         "Last is the newest snapshot alone. SMA weighs the snapshots equally, WMA the newest most (1, 2, ..., N); "
-        "EMA(a) gives each newer snapshot weight a and what came before 1 - a.",
+        f"EMA(a) gives each newer snapshot weight a and what came before 1 - a. Mean age of the weights, counted from "
+        f"the newest snapshot: {_ages(int(merged['n'].iloc[0]))}.",
         measure_text(study, ["average"]),
         scores_text(study, table),
         "Axes of values do not start at 0.",

@@ -6,10 +6,12 @@ import pandas as pd
 import style
 from drawing.captions import measure_text, model_text, pma_text, scores_text
 from drawing.description import Block, Figure
+from drawing.numbers import regret_panels
 from drawing.parts import paper_table, value_and_gain_rows
 from drawing.scores import pick, scores
 from formats import quantity
 from records import Study
+from verdicts.evidence import regret_over_seeds
 
 INTERVALS = {0.5: "V / 2", 1.0: "V", 2.0: "2 V", 4.0: "4 V"}
 NUMBERS = {n: f"N = {n}" for n in (3, 6, 10, 15)}
@@ -36,6 +38,10 @@ def describe(study: Study) -> Figure:
         _block(study, upper, list(INTERVALS.values()), "interval V, N = 10", "figure_5_top"),
         _block(study, lower, list(NUMBERS.values()), "number N, interval V", "figure_5_bottom"),
     )
+    lead = tuple(block.rows[1][0] for block in blocks)
+    if regret := regret_panels(study, "figure_5", regret_over_seeds, ""):
+        heading = "regret at the end of N and V chosen on the other seeds, over the best of all seven"
+        blocks += (Block((tuple(regret),), heading=heading, legend=False),)
     caption = (
         model_text(study),
         pma_text([]),
@@ -53,5 +59,5 @@ def describe(study: Study) -> Figure:
         " ".join(caption),
         see="Compare the first point with the last: a wide window, which a large V or a large N makes, reaches back to "
         "worse snapshots early in training and pays late in training.",
-        lead=tuple(block.rows[1][0] for block in blocks),
+        lead=lead,
     )

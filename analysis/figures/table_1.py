@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from drawing.captions import PAPER, items_text, model_text, pma_text
+from drawing.captions import PAPER, items_text, model_text, pma_text, runs_text
 from drawing.description import Figure, Table, figure
 from drawing.scores import pick, scores
 from formats import quantity, rate
@@ -18,16 +18,16 @@ RUNS = {
     "sft_pma_half": ("PMA", "1e-5 → 2e-6"),
     "sft_pma_double": ("PMA", "4e-5 → 2e-6"),
 }
-# Our columns: (suite, task), and the paper's column that each stands for.
+# Our columns, those of claim C14: (suite, task), and the paper's column that each stands for.
 COLUMNS = {
-    ("instruct", "knowledge"): "MMLU",
     ("instruct", "math"): "AMC-2023",
     ("instruct", "reasoning"): "Reasoning",
+    ("instruct", "knowledge"): "MMLU",
     ("instruct", "dialogue"): "Instruction Following",
     ("instruct", "ood"): "OOD",
     ("proxy", "code"): "LiveCodeBench",
 }
-SHOWN = ("acc", "bits_per_byte")
+SHOWN = ("bits_per_byte", "acc")
 MAPPING = (
     "Our columns and the paper's: " + ", ".join(f"{task} for {paper}" for (_, task), paper in COLUMNS.items()) + "; "
     "LiveBench and GPQA have no counterpart. All but code: held-out instruction pairs (ood: kinds of question trained "
@@ -83,13 +83,15 @@ def _papers() -> Table:
 def _notes(study: Study, table: pd.DataFrame) -> list[str]:
     parent = study.config("sft_pma")["init"]["parent"]
     tokens = quantity(study.config("sft_pma")["train"]["total_tokens"])
+    columns = table[table["task"].isin(task for _, task in COLUMNS)]
+    seeds = {seed for values in columns["values"] for seed in values}
+    alone = "; ±: 95 % interval over items, 1.96 standard errors"
     return [
         model_text(study, "sft_baseline"),
         f"{tokens} tokens of fine-tuning from the main run's end: from its last snapshot (baseline), or from PMA.",
         pma_text([(parent["n"], parent["interval"])]),
-        "Bits per byte: what the model needs for each byte of the right answer; ± one standard error over items; bold: "
-        "best of the tuned rows.",
-        items_text(study, table[table["task"].isin(task for _, task in COLUMNS)]),
+        "Bits per byte: what the model needs for each byte of the right answer. Bold: best of the tuned rows.",
+        f"{items_text(study, columns)} {runs_text(seeds, '±', dots=False, alone=alone)}",
         MAPPING,
     ]
 

@@ -11,20 +11,21 @@ import bokeh
 from bokeh.resources import Resources
 from drawing.find import describe
 from finding import finding
-from formats import hours
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from records import Missing, Study
 from sizes import sizes
 from verdicts.decide import VERDICTS, decide_published
+from verdicts.frozen import change_text
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
-from verdicts.words import plain_words
 
 from page.captions import said_once
-from page.claims import claim_fields
+from page.claims import claim_fields, seeds_fields
 from page.legend import entries
-from page.sections import run_rows, section, shown
+from page.panels import packed, shown
+from page.runs import cost_text, run_rows
+from page.sections import section
 from pma.files import revision
 
 TITLE = "Model merging in pre-training: a replication"
@@ -44,10 +45,17 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
             result, picture = finding(study), describe(study, "figure_3").lead[0]
         except Missing:
             continue
-        number = Markup.escape(result.merged.text())
+        number = Markup.escape(result.text.merged.number)
         sentence = str(Markup.escape(result.sentence)).replace(number, f"<strong>{number}</strong>", 1)
         panel = shown(picture) | {"title": "", "legend": entries([picture])}
-        return {"sentence": Markup(sentence), "advice": result.advice, "panel": panel, "at": f"{study.scale}-figure_3"}
+        return {
+            "sentence": Markup(sentence),
+            "second": result.second,
+            "advice": result.advice,
+            "panel": panel,
+            "caption": f"{picture.title}.",
+            "at": f"{study.scale}-figure_3",
+        }
     return None
 
 
@@ -57,16 +65,18 @@ def build(runs_dir: Path) -> str:
     Raises:
         ValueError: when nothing is published, or a figure lacks records.
     """
-    sections, rows, claims, models = [], [], [], []
-    decided = decide_published(runs_dir, load_rules())
+    sections, rows, claims, models, seeds = [], [], [], [], []
+    rules = load_rules()
+    decided = decide_published(runs_dir, rules)
     studies = [Study(runs_dir / scale / "published") for scale in decided]
     for study, decisions in zip(studies, decided.values(), strict=True):
         names = study.experiments()
-        sections += [section(study, name, decisions) for name in names]
+        of_study = sizes(study)
+        sections += [section(study, name, decisions, of_study) for name in names]
         rows += run_rows(study)
-        plain = plain_words(study)
-        claims += [claim_fields(decision, study.scale, names, plain) for decision in decisions]
-        models += [(study.scale, size) for size in sizes(study)]
+        claims += [claim_fields(decision, study.scale, names, rules.common) for decision in decisions]
+        seeds.append((study.scale, seeds_fields(rules.common, study.recorded_seeds())))
+        models += [(study.scale, size) for size in of_study]
     common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
     short = {entry["id"]: entry["short"] for entry in sections}
     counts = [(verdict, sum(claim["verdict"] == verdict for claim in claims)) for verdict in VERDICTS]
@@ -81,6 +91,8 @@ def build(runs_dir: Path) -> str:
         revision=revision(),
         verdicts=VERDICTS,
         scales=list(decided),
+        changed=list(dict.fromkeys(filter(None, (change_text(rules, study.root) for study in studies)))),
+        seeds=seeds,
         claims=claims,
         sections=sections,
         common=[(sentence, [(name, short[name]) for name in names]) for sentence, names in common.items()],
@@ -88,7 +100,7 @@ def build(runs_dir: Path) -> str:
         deviations=(points[:_FIRST_DEVIATIONS], points[_FIRST_DEVIATIONS:]),
         models=models,
         runs=rows,
-        total=f"{hours(sum(study.training_seconds() for study in studies))} of training in all, one core each.",
-        bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js()),
+        costs=[f"Scale {study.scale}: {cost_text(study)}" for study in studies],
+        bokeh=packed("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw).encode()),
         bokeh_version=bokeh.__version__,
     )

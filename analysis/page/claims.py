@@ -1,17 +1,26 @@
-"""What the page says of one claim, as plain data: words, our number, verdict, what did not hold, every test."""
+"""What the page says of one claim, as plain data: verdict, parts, the number of each seed, rules, limits, cost."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
-from formats import minutes
+from drawing.description import Panel
+from drawing.strips import column_words, describe_claim
+from formats import listed
 from verdicts.decide import VERDICTS, Decision
-from verdicts.tables import count_text, estimate_text, headline, shortfall
-from verdicts.words import Words
+from verdicts.judge import Judged
+from verdicts.rules import Common
+from verdicts.tables import estimate_text, number_text, parts_text, rule_text
 
-from pma.words import experiment_title
+from page.panels import group
+from pma.words import duration, experiment_title
+
+_OUTCOMES = ("holds", "open", "fails", "not run", "shown")  # their colours are those of the verdicts, by place
+_ROW_NAME = 18  # letters on a line
 
 
 def anchor(name: str, scale: str) -> str:
@@ -19,24 +28,14 @@ def anchor(name: str, scale: str) -> str:
     return name if scale == "cpu" else f"{name}-{scale}"
 
 
-def claim_fields(decision: Decision, scale: str, shown: Collection[str], plain: Words) -> dict[str, Any]:
+def claim_fields(decision: Decision, scale: str, shown: Collection[str], common: Common) -> dict[str, Any]:
     """A claim as the page shows it.
 
     Args:
         shown: experiments that have a section on the page, to link to.
-        plain: plain words for the names of the scale's runs.
+        common: numbers of the rules that hold for every claim.
     """
-    claim, seconds, judged = decision.claim, decision.seconds, decision.judged
-    tests = [
-        {
-            "statistic": ("control: " if judgement.test.control else "") + plain(judgement.test.statistic),
-            "rule": judgement.test.rule,
-            "estimate": f"{estimate_text(judgement)} {judgement.test.unit}",
-            "count": count_text(judgement),
-            "outcome": judgement.outcome,
-        }
-        for judgement in judged
-    ]
+    claim, figure = decision.claim, describe_claim(decision)
     return {
         "name": claim.name,
         "number": claim.name[1:],
@@ -44,19 +43,91 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], plain: 
         "text": claim.text,
         "source": claim.source,
         "paper": claim.paper,
-        "headline": headline(decision),
-        "statistic": plain(judged[0].test.statistic) if judged else "",
-        "held": f"{decision.held} of {len(decision.counted)} tests hold" if judged else "",
-        "shortfall": plain(shortfall(decision)),
-        "sentence": plain(decision.sentence),
         "verdict": decision.verdict,
         "rank": VERDICTS.index(decision.verdict),
-        "decides": claim.decides,
-        "reason": claim.reason,
+        "why": "" if decision.parts else parts_text(decision),
+        "parts": [_part(judged, common) for judged in decision.parts],
+        "strips": group("", [_strip(panel, decision) for panel in figure.panels]) if figure else None,
+        "caption": figure.caption if figure else "",
+        "seeds": _seed_rows(decision, common),
+        "measure": claim.measure,
         "limits": claim.limits,
-        "command": claim.command,
+        "command": claim.command + ("" if scale == "cpu" else f" SCALE={scale}"),
         "scale": scale,
-        "cost": "" if math.isnan(seconds) else minutes(seconds),
-        "tests": tests,
+        "cost": "" if math.isnan(decision.seconds) else f"{duration(decision.seconds)} a seed on 2 cores",
         "figures": [(f"{scale}-{name}", experiment_title(name)) for name in claim.experiments if name in shown],
+    }
+
+
+def _strip(panel: Panel, decision: Decision) -> Panel:
+    """A panel of dots whose rows have short names, b: 3B/30B: what a part says stands in the table beneath."""
+    names = {}
+    for at, name in panel.yticks.items():
+        words, letters = " ".join(name.split()), _letters(name)
+        for judged in decision.parts:
+            said = _letters(judged.part.name + judged.part.says)
+            if letters == said:
+                words = judged.part.name
+            elif letters.startswith(f"{said}:"):
+                words = f"{judged.part.name}: {words.rpartition(': ')[2]}"
+        names[at] = textwrap.fill(words, _ROW_NAME)
+    return replace(panel, yticks=names)
+
+
+def _letters(text: str) -> str:
+    """A text without its spaces and line breaks."""
+    return "".join(text.split())
+
+
+def _part(judged: Judged, common: Common) -> dict[str, Any]:
+    part, headline = judged.part, judged.headline
+    several = len(judged.columns) > 1
+    return {
+        "letter": part.name,
+        "says": part.says,
+        "outcome": judged.outcome,
+        "rank": _OUTCOMES.index(judged.outcome),
+        "number": estimate_text(judged) if headline.n else "",
+        "unit": part.unit,
+        "least": f"least of {len(judged.columns)}: {column_words(judged.headline_column)}" if several else "",
+        "contradictions": [contradiction.text for contradiction in judged.contradictions],
+        "reason": judged.reason,
+        "rule": rule_text(judged, common),
+        "p": "" if math.isnan(judged.p_holm) else f"{judged.p_holm:.3f}",
+        "seeds": f"{headline.n}: {listed(judged.seeds)}" if headline.n else "0",
+    }
+
+
+def _seed_rows(decision: Decision, common: Common) -> list[list[str]]:
+    """The numbers that the verdict rests on, a row a number of a part, a column a seed; the head first.
+
+    Seeds that do not count stand in parentheses.
+    """
+    cells: dict[str, dict[int, str]] = {}
+    for judged in decision.parts:
+        for numbers in filter(None, (judged.evidence.exploratory, judged.evidence.numbers)):
+            columns = numbers.values.columns
+            for column in columns:
+                own = f": {column_words(column)}" if len(columns) > 1 else ""
+                of_seeds = {seed: number_text(judged.part, x) for seed, x in numbers.values[column].items()}
+                cells.setdefault(judged.part.name + own, {}).update(of_seeds)
+    seeds = sorted({seed for of_seeds in cells.values() for seed in of_seeds})
+    head = ["part", *(f"({seed})" if seed in common.exploratory else f"{seed}" for seed in seeds)]
+    return [head, *([name, *(of_seeds.get(seed, "") for seed in seeds)] for name, of_seeds in cells.items())]
+
+
+def seeds_fields(common: Common, seeds: Collection[int]) -> dict[str, Any]:
+    """What stands over all claims of a scale: which seeds count.
+
+    Args:
+        seeds: that were trained.
+    """
+    counted = [seed for seed in common.confirmatory if seed in seeds]
+    hollow = [seed for seed in common.exploratory if seed in seeds]
+    return {
+        "counted": listed(counted),
+        "count": len(counted),
+        "hollow": listed(hollow),
+        "hollow_count": len(hollow),
+        "least": common.least_seeds,
     }

@@ -2,11 +2,20 @@
 // ---- charts: made when they come into view, in the colours of the reader's scheme
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 800px)");
-const items = new Map(), plots = new Map();
+const plots = new Map();
+function unpack(data) { // what panels.py packed
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+const loaded = unpack(document.getElementById("bokeh").textContent).text().then((source) => {
+  const script = document.createElement("script");
+  script.textContent = source;
+  document.head.append(script);
+});
 async function show(box) {
-  if (!items.has(box)) items.set(box, box.querySelector("script").textContent);
+  await loaded;
   box.dataset.scheme = dark.matches ? "dark" : "light";
-  let text = items.get(box);
+  let text = await unpack(box.dataset.gz).text();
   if (dark.matches) text = text.replaceAll("#1f2328", "#e6e9ec").replaceAll("#d5d9de", "#3a4149");
   box.replaceChildren();
   box.dataset.drawn = "";
@@ -46,8 +55,31 @@ function place(plot) { // from values to pixels of the chart
     y: (at) => top + height * (y_range.end - at) / (y_range.end - y_range.start) };
 }
 function nearest(list, distance) { return list.reduce((best, item) => distance(item) < distance(best) ? item : best); }
+function rows(plot) { // of a strip of dots: places and names; empty for other charts
+  const names = plot.model.left[0]?.major_label_overrides ?? {};
+  const pairs = names instanceof Map ? [...names] : Object.entries(names);
+  return pairs.map(([at, name]) => ({ y: Number(at), name: name.replaceAll("\n", " ") }));
+}
+function strip(plot, row) { // mean, interval and single runs of a row
+  const here = { means: [], runs: [] };
+  for (const renderer of plot.model.renderers) {
+    const data = renderer.data_source?.data ?? {};
+    const column = (name) => [...((data instanceof Map ? data.get(name) : data[name]) ?? [])];
+    const [x, y, error, fill] = ["x", "y", "error", "fill"].map(column);
+    x.forEach((at, i) => {
+      if (Math.abs(y[i] - row.y) > 0.45 || !Number.isFinite(at)) return;
+      if (fill.length) here.runs.push(fill[i] === null ? `(${short(at)})` : short(at));
+      else if (error.length) here.means.push(`mean: ${short(at)}${error[i] > 0 ? ` \u00b1 ${short(error[i])}` : ""}`);
+    });
+  }
+  return [row.name, ...here.means, here.runs.length ? `runs: ${here.runs.join(", ")}` : ""].filter(Boolean).join("\n");
+}
 function reading(plot, near) { // what to say of the place nearest to (x, y) in pixels, and where it is
-  const all = points(plot), to = place(plot);
+  const all = points(plot), to = place(plot), strips = rows(plot);
+  if (strips.length) {
+    const row = nearest(strips, (r) => Math.abs(to.y(r.y) - near.y));
+    return { at: to.x(0), text: strip(plot, row), to };
+  }
   if (!all.length) return null;
   const words = (p) => `${p.name}: ${short(p.y)}${p.error > 0 ? ` \u00b1 ${short(p.error)}` : ""}`;
   const plane = all.some((p) => p.value !== undefined) || plot.model.renderers.some((r) => r.type === "ContourRenderer");
@@ -95,8 +127,9 @@ for (const box of charts) {
     if (!["ArrowLeft", "ArrowRight"].includes(event.key) || !plots.has(box)) return;
     event.preventDefault();
     const to = place(plots.get(box)), all = points(plots.get(box)), bars = all.some((p) => p.group !== undefined);
+    const strips = rows(plots.get(box)).map((row) => ({ x: 0, y: row.y }));
     const seen = new Map(all.map((p) => [bars ? Math.round(p.x) : p.value === undefined ? p.x : `${p.x} ${p.y}`, p]));
-    const places = [...seen.values()].sort((a, b) => a.x - b.x || a.y - b.y);
+    const places = strips.length ? strips : [...seen.values()].sort((a, b) => a.x - b.x || a.y - b.y);
     stop = tip.hidden ? 0 : Math.min(places.length - 1, Math.max(0, stop + (event.key === "ArrowRight" ? 1 : -1)));
     if (places.length) say({ x: to.x(bars ? Math.round(places[stop].x) : places[stop].x), y: to.y(places[stop].y) });
   });
@@ -135,10 +168,8 @@ open();
 
 // ---- records, kept compressed in the page
 for (const button of document.querySelectorAll(".download")) button.addEventListener("click", async () => {
-  const bytes = Uint8Array.from(atob(button.dataset.gz), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await new Response(stream).blob());
+  link.href = URL.createObjectURL(await unpack(button.dataset.gz).blob());
   link.download = button.dataset.name;
   link.click();
   URL.revokeObjectURL(link.href);

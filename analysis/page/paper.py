@@ -14,13 +14,14 @@ import style
 from drawing.captions import PAPER
 from drawing.description import INK, Bars, Block, Line, Panel
 from drawing.parts import ZERO
-from drawing.scores import measure, pick, scores
+from drawing.scores import HELDOUT_BITS, measure, pick, scores
 from records import Study
 from sizes import by_size
 
 from page.legend import OF_PAPER
 
 TITLE = "ours beside the paper's"
+_PAPER_V = 8  # billions of tokens
 _GAIN = "gain, % of the last score"
 _STANDS_FOR = {paper: axis for axis, paper in style.AXES.items()}
 
@@ -31,22 +32,31 @@ def _diamonds(name: str, x: Sequence[float], y: Sequence[float], fill: str = "wh
     return Line(OF_PAPER + name, INK, *places, dash=dash, marker="D", size=6, fill=fill, edge=INK)
 
 
-def _by_point(block: Block, table: pd.DataFrame) -> Panel:
+def _our_points(study: Study, name: str, points: Sequence[int]) -> dict[int, int]:
+    """The number of our point of training that is nearest, in V, to each of the paper's (billions of tokens)."""
+    records = study.records(name)
+    tokens = sorted(records.loc[records["method"] != "last", "tokens"].unique())
+    ours = np.array(tokens) / study.config("moe_main")["scale"]["merge_interval"]
+    return {point: int(np.abs(ours - point / _PAPER_V).argmin()) for point in points}
+
+
+def _by_point(study: Study, name: str, block: Block, table: pd.DataFrame) -> Panel:
     """Settings at points of training (Figures 4 and 5): ours as bars, from the first column of the block."""
     value, gain = block.rows[0][0], block.rows[1][0]
     last = next(bars for bars in value.series if bars.label == "last")
     middle = table.assign(value=(table["low"] + table["high"]) / 2)
     wide = middle.pivot(index="setting", columns="tokens_billions", values="value")
+    wide = 100 * (wide / wide.loc["last"] - 1)
     # Figure 4 names all points; Figure 5 has numbers at the first and the last of them.
-    points = sorted(pd.read_csv(PAPER / "figure_4.csv")["tokens_billions"].unique())
-    wide = 100 * (wide / wide.loc["last"] - 1).reindex(columns=points)
+    at = _our_points(study, name, sorted(pd.read_csv(PAPER / "figure_4.csv")["tokens_billions"].unique()))
     series: list[Bars | Line] = []
     for bars in gain.series:
         relative, error = (100 * numbers / np.abs(last.y) for numbers in (bars.y, bars.error))
-        series.append(Bars(bars.label, bars.color, bars.x, relative, error, bars.width))
-        known = wide.loc[bars.label].to_numpy()[: len(bars.x)]
-        series.append(_diamonds(bars.label, bars.x[np.isfinite(known)], known[np.isfinite(known)]))
-    ticks = {x: f"{ours}\n({points[int(x)]}B)" for x, ours in gain.xticks.items() if x < len(points)}
+        series.append(Bars(bars.label, bars.color, bars.x, relative, error, width=bars.width))
+        known = wide.loc[bars.label].dropna()
+        series.append(_diamonds(bars.label, bars.x[[at[point] for point in known.index]], known.to_numpy()))
+    of_paper = {place: point for point, place in at.items()}
+    ticks = {x: f"{ours}\n({of_paper[int(x)]}B)" if int(x) in of_paper else ours for x, ours in gain.xticks.items()}
     return Panel(TITLE, "training tokens: ours (the paper's)", _GAIN, tuple(series), (ZERO,), ticks)
 
 
@@ -69,7 +79,9 @@ def _by_size(study: Study, name: str, table: pd.DataFrame) -> Panel:
         relative, error = (100 * (rows[column] / before).to_numpy() for column in ("gain", "gain_error"))
         unit = "accuracy" if metric == "acc" else "bits per byte"
         x = np.arange(len(labels)) + shift
-        series.append(Bars(f"{task} (for {benchmark}), {unit}", style.color(1 + i), x, relative, error, 0.92 * width))
+        series.append(
+            Bars(f"{task} (for {benchmark}), {unit}", style.color(1 + i), x, relative, error, width=0.92 * width)
+        )
         of_paper = table[table["benchmark"] == benchmark]
         at = [places.index(size) + shift for size in of_paper["stands_for"]]
         if (benchmark, task, "acc") not in drawn or metric == "acc":
@@ -79,7 +91,7 @@ def _by_size(study: Study, name: str, table: pd.DataFrame) -> Panel:
 
 def _best_intervals(study: Study, table: pd.DataFrame) -> Panel:
     """The best V by size, both relative to the smallest model: tokens and sizes differ a thousandfold."""
-    ours = pick(scores(study, "interval_by_size"), task="average", metric=measure(study), method="sma")
+    ours = pick(scores(study, "interval_by_size"), method="sma", **HELDOUT_BITS)
     kinds = {run: study.config(run)["model"]["kind"] for run in ours["run"].unique()}
     lines = []
     for kind, label, color in (("moe", "MoE", style.BLUE), ("dense", "dense", style.ORANGE)):
@@ -107,5 +119,5 @@ def beside(study: Study, name: str, block: Block) -> list[Panel]:
             panels.append(_best_intervals(study, table))
         elif "setting" in table:
             drawn = {bars.label for bars in block.rows[0][0].series}
-            panels += [_by_point(block, table)] if drawn == set(table["setting"]) else []
+            panels += [_by_point(study, name, block, table)] if drawn == set(table["setting"]) else []
     return panels

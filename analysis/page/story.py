@@ -8,14 +8,16 @@ from pathlib import Path
 
 from drawing.find import describe
 from finding import finding
-from formats import hours, quantity
+from formats import quantity
 from records import Missing, Study
-from verdicts.decide import VERDICTS, Decision, decide_published
+from verdicts.decide import VERDICTS, Decision, Decisions, decide_published
+from verdicts.frozen import change_text
+from verdicts.judge import NOT, PARTLY
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
-from verdicts.tables import counts_text, headline, markdown_table, shortfall
-from verdicts.words import plain_words
+from verdicts.tables import counts_text, markdown_table, part_line, parts_text
 
+from page.runs import cost_text
 from page.sections import command_of
 from pma.words import experiment_title
 
@@ -32,7 +34,7 @@ _WORDS = (
 
 
 @dataclass(frozen=True)
-class Part:
+class Chapter:
     """A heading and what stands below it.
 
     Attributes:
@@ -55,10 +57,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Story:
-    """The parts of one scale."""
+    """The chapters of one scale."""
 
     study: Study
-    parts: tuple[Part, ...]
+    chapters: tuple[Chapter, ...]
 
 
 def stories(runs_dir: Path) -> list[Story]:
@@ -67,79 +69,77 @@ def stories(runs_dir: Path) -> list[Story]:
     Raises:
         ValueError: when nothing is published.
     """
-    decided = decide_published(runs_dir, load_rules())
-    several = len(decided) > 1
-    return [
-        _story(Study(runs_dir / scale / "published"), decisions, f" (scale {scale})" if several else "")
-        for scale, decisions in decided.items()
-    ]
+    rules = load_rules()
+    decided = decide_published(runs_dir, rules)
+    made = []
+    for scale, decisions in decided.items():
+        study = Study(runs_dir / scale / "published")
+        name = f" (scale {scale})" if len(decided) > 1 else ""
+        made.append(_story(study, decisions, name, change_text(rules, study.root)))
+    return made
 
 
-def _story(study: Study, decisions: Sequence[Decision], scale: str) -> Story:
+def _story(study: Study, decisions: Decisions, scale: str, changed: str) -> Story:
     figures = [_figure(study, name, decisions) for name in study.experiments()]
     points = "\n".join(f"- {point}" for point in deviations())
-    parts = (
+    chapters = (
         _finding(study, scale),
-        Part(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
+        Chapter(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
         *figures,
-        Part(2, "Training curves", "Every training run, in a run set for the figure that uses it first.", curves=True),
-        Part(1, f"Verdicts{scale}", _verdicts(study, decisions)),
-        Part(1, f"What differs from the paper{scale}", points),
-        Part(1, f"Cost{scale}", _cost(study)),
-        Part(1, f"Conclusion{scale}", _conclusion(study, decisions)),
+        Chapter(2, "Training curves", "Each run, in a run set for the figure that uses it first.", curves=True),
+        Chapter(1, f"Verdicts{scale}", _verdicts(study, decisions, changed)),
+        Chapter(1, f"What differs from the paper{scale}", points),
+        Chapter(1, f"Cost{scale}", cost_text(study)),
+        Chapter(1, f"Conclusion{scale}", _conclusion(study, decisions)),
     )
-    return Story(study, parts)
+    return Story(study, chapters)
 
 
-def _finding(study: Study, scale: str) -> Part:
+def _finding(study: Study, scale: str) -> Chapter:
     try:
         result = finding(study)
     except Missing as error:
-        return Part(1, f"Finding{scale}", f"There is none yet: {error}.")
+        return Chapter(1, f"Finding{scale}", f"There is none yet: {error}.")
     advice = "\n".join(f"- {point}" for point in result.advice)
-    return Part(1, f"Finding{scale}", f"{_WORDS}\n\n{result.sentence}\n\n{advice}", "figure_3")
+    return Chapter(1, f"Finding{scale}", f"{_WORDS}\n\n**{result.sentence}** {result.second}\n\n{advice}", "figure_3")
 
 
-def _figure(study: Study, name: str, decisions: Sequence[Decision]) -> Part:
-    lines, plain = [], plain_words(study)
-    for decision in decisions:
-        claim = decision.claim
-        if name in claim.experiments:
-            number = (
-                f" Ours: {plain(decision.judged[0].test.statistic)}, {headline(decision)}." if decision.judged else ""
-            )
-            lines.append(f"- **{claim.name}, {decision.verdict}.** {claim.text}.{number}")
-    lines = lines or ["It decides no claim."]
+def _figure(study: Study, name: str, decisions: Decisions) -> Chapter:
+    claims = [d for d in decisions if name in d.claim.experiments]
+    lines = [f"- {markdown_claim(d)}: {d.claim.text}." for d in claims] or ["It decides no claim."]
     title = f"{experiment_title(name)}: {study.manifest(name)['experiment']['title']}"
     text = "\n".join([*lines, "", f"Made by `{command_of(name, study.scale)}`."])
-    return Part(2, title, text, name, True, describe(study, name).caption)
+    return Chapter(2, title, text, name, True, describe(study, name).caption)
 
 
-def _verdicts(study: Study, decisions: Sequence[Decision]) -> str:
-    plain = plain_words(study)
-    rows = [
-        [f"{d.claim.name} {d.claim.text}", headline(d), f"**{d.verdict}**", plain(shortfall(d)) or "-"]
-        for d in decisions
-    ]
-    header = ["claim of the paper", "our number [95 % interval]", "verdict", "what did not hold"]
-    return "\n".join([f"{counts_text(decisions)}.", "", *markdown_table(header, rows)])
+def markdown_claim(decision: Decision) -> str:
+    """A claim's verdict with its parts, which never stands without them."""
+    return f"**{decision.claim.name}, {decision.verdict}** ({parts_text(decision) or 'no part'})"
 
 
-def _cost(study: Study) -> str:
-    training, scoring = hours(study.training_seconds()), hours(study.scoring_seconds())
-    return (
-        f"{len(study.run_folders())} training runs took {training} of training, one core each. Merging and scoring for "
-        f"{len(study.experiments())} figures took {scoring} on two cores."
+def _verdicts(study: Study, decisions: Decisions, changed: str) -> str:
+    rows = []
+    for d in decisions:
+        parts = "<br>".join(map(part_line, d.parts)) or parts_text(d)
+        rows.append([f"{d.claim.name} {d.claim.text}", f"**{d.verdict}**", parts])
+    header = ["claim of the paper", "verdict", "its parts: mean over training runs [95 % interval]"]
+    how = (
+        "Each part gives one number a training run, positive in the claim's favour. Replicated: every counted part "
+        "holds. Partly: some do. Not replicated: none holds, and one fails. Open: the runs cannot tell."
     )
+    smoke = " Scale smoke proves that everything runs; its verdicts say nothing." if study.scale == "smoke" else ""
+    over = [f"**{changed}**", ""] if changed else []
+    return "\n".join([*over, f"{counts_text(decisions)}. {how}{smoke}", "", *markdown_table(header, rows)])
 
 
-def _conclusion(study: Study, decisions: Sequence[Decision]) -> str:
+def _conclusion(study: Study, decisions: Decisions) -> str:
     lines = []
     for verdict in VERDICTS:
-        names = [decision.claim.name for decision in decisions if decision.verdict == verdict]
+        of_verdict = [d for d in decisions if d.verdict == verdict]
+        names = [f"{d.claim.name} ({parts_text(d)})" if verdict == PARTLY else d.claim.name for d in of_verdict]
         if names:
             lines.append(f"- **{verdict}** ({len(names)} of {len(decisions)}): {', '.join(names)}")
-    failed = [f"{d.claim.name}: {d.claim.text}" for d in decisions if d.verdict == "not replicated"]
+    failed = [f"{d.claim.name}: {d.claim.text}" for d in decisions if d.verdict == NOT]
     lines += ["", "Not replicated here:", "", *(f"- {text}" for text in failed)] if failed else []
     totals = [study.manifest(folder)["parameters"]["total"] for folder in study.run_folders()]
     lines += [
@@ -161,15 +161,15 @@ def markdown(title: str, scales: Sequence[Story], figures: str) -> str:
     """
     blocks = [f"# {title}", f"{SUMMARY} {_SAMPLE}"]
     for story in scales:
-        for part in story.parts:
-            if part.curves:  # they stand in W&B alone
+        for chapter in story.chapters:
+            if chapter.curves:  # they stand in W&B alone
                 continue
-            blocks += ["#" * (part.level + 1) + f" {part.title}", part.text]
+            blocks += ["#" * (chapter.level + 1) + f" {chapter.title}", chapter.text]
             folder = figures if story.study.scale == "cpu" else f"{figures}/{story.study.scale}"
-            if part.picture:
-                blocks.append(f"![{part.title}]({folder}/{part.experiment}.svg)")
-                blocks.append(f"<details><summary>How it was made</summary>\n\n{part.caption}\n\n</details>")
-            elif part.experiment and story.study.scale == "cpu":
+            if chapter.picture:
+                blocks.append(f"![{chapter.title}]({folder}/{chapter.experiment}.svg)")
+                blocks.append(f"<details><summary>How it was made</summary>\n\n{chapter.caption}\n\n</details>")
+            elif chapter.experiment and story.study.scale == "cpu":
                 blocks.append(
                     f'<picture><source media="(prefers-color-scheme: dark)" srcset="{figures}/readme-dark.svg">'
                     f'<img alt="{_ALT}" src="{figures}/readme-light.svg"></picture>'

@@ -38,7 +38,7 @@ def blocks(decided: Mapping[str, Decisions], studies: Mapping[str, Study]) -> di
 def finding_block(study: Study) -> str:
     """The finding in one sentence, and what follows from it."""
     result = finding(study)
-    return "\n".join([f"**{result.sentence}**", "", *(f"- {sentence}" for sentence in result.advice)])
+    return "\n".join([f"**{result.sentence}** {result.second}", "", *(f"- {sentence}" for sentence in result.advice)])
 
 
 def cost_block(study: Study) -> str:

@@ -193,6 +193,7 @@ def _merges_and_scores(root: Path, folder: Path, manifest: dict[str, Any]) -> It
             tokens = int(row["tokens"])
             rows.setdefault(tokens, {"tokens": tokens}).update(values)
         settings = _settings(folder, manifest, "eval", f"{name}/{run_folder.name}")
+        settings["config"] |= {"run": run, "seed": int(seed)}  # by which a chart takes the mean over seeds
         yield Step(settings, [rows[tokens] for tokens in sorted(rows)], inputs=list(used.values()))
 
 

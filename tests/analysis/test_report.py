@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import report
 import wandb_report
@@ -16,11 +18,14 @@ from drawing import chart
 from drawing.curves import CURVES
 from drawing.find import describe
 from finding import finding
+from page import build
 from page.captions import said_once
 from page.paper import beside
 from records import Study
-from verdicts.decide import VERDICTS
+from verdicts.decide import VERDICTS, decide
 from verdicts.readme import deviations
+from verdicts.rules import load_rules
+from verdicts.tables import parts_text, published_seeds
 from wandb_workspaces.reports.v2.internal import Spec, UnknownBlock
 
 FIGURES = ("figure_1", "figure_3", "figure_4", "figure_5", "figure_8", "table_1", "equation_15", "learning_rate")
@@ -86,9 +91,25 @@ def test_the_page_asks_nothing_of_any_server(page):
 def test_every_claim_has_an_anchor_that_lasts(page):
     text = page.read_text(encoding="utf-8")
     ids = re.findall(r'<tr role="row" id="(\w+)"', text)
-    assert ids == [f"C{number}" for number in range(1, 18)]
+    assert ids == [claim.name for claim in load_rules().claims]
     targets, places = set(re.findall(r'href="#([^"]+)"', text)), set(re.findall(r' id="([^"]+)"', text))
     assert targets <= places and set(ids) <= targets
+
+
+def test_every_number_of_a_claim_is_the_published_one(page, published_cpu):
+    text = page.read_text(encoding="utf-8")
+    table = pd.read_csv(published_seeds(published_cpu.parents[1], "cpu"))
+    row = text.partition('id="C5"')[2].partition("</tr>\n<tr role")[0]
+    for part, of_part in table[(table["claim"] == "C5") & (table["column"].str.startswith("merge"))].groupby("part"):
+        cells = re.search(rf'<th scope="row">{part}</th>(.*?)</tr>', row)[1]
+        assert re.findall("<td>(.*?)</td>", cells) == [f"{value:+z.3f}" for value in of_part["value"]]
+
+
+def test_rules_that_changed_after_the_data_are_said_to(runs_dir, monkeypatch):
+    rules = replace(load_rules(), changed_after_data=("C13 has another condition",))
+    monkeypatch.setattr(build, "load_rules", lambda: rules)
+    text = build.build(runs_dir)
+    assert text.index("C13 has another condition") < text.index('id="claims-table"')
 
 
 def _section(page: Path, name: str) -> str:
@@ -208,7 +229,7 @@ def _sees_the_finding_first(tab, size: dict[str, int]) -> None:
 
 def _sees_every_verdict(tab, width: int) -> None:
     boxes = [verdict.bounding_box() for verdict in tab.locator("#claims-table .verdict").all()]
-    assert len(boxes) == 17
+    assert len(boxes) == len(load_rules().claims)
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -225,7 +246,7 @@ def _sorts_and_filters(tab, width: int) -> None:
         assert sorted(up) == sorted(down)
     tab.select_option("#by-verdict", "not run")
     assert set(verdicts.all_inner_texts()) == {"not run"}
-    assert tab.inner_text("#shown") == f"{verdicts.count()} of 17 claims"
+    assert tab.inner_text("#shown") == f"{verdicts.count()} of {len(load_rules().claims)} claims"
     tab.select_option("#by-verdict", "")
 
 
@@ -249,11 +270,17 @@ def _reads_values(tab, width: int) -> None:
 
 
 def _follows_an_anchor(tab) -> None:
-    """The address of a claim leads to it, and opens how it was decided."""
+    """The address of a claim leads to it, and opens how it was decided: a row of dots for each number."""
     assert tab.locator("#C6 details").get_attribute("open") is None
     tab.evaluate("location.hash = '#C6'")
-    tab.wait_for_selector("#C6 details[open] table")
-    assert "gain of SMA" in tab.locator("#C6 details table").inner_text()
+    tab.wait_for_selector("#C6 details[open] .chart[data-drawn=yes]")
+    assert "every method over the last snapshot" in tab.locator("#C6 details table").first.inner_text()
+    chart, tip = tab.locator("#C6 .chart").first, tab.locator("#C6 .tip").first
+    chart.focus()
+    tab.keyboard.press("ArrowRight")
+    tip.wait_for(state="visible")
+    assert re.search(r"^a: .*\nmean: -?\d.*\nruns: \(", tip.inner_text())  # seed 0 first, which does not count
+    assert tab.evaluate("document.documentElement.scrollWidth") <= tab.viewport_size["width"]
 
 
 def _panels(block: dict) -> list[str]:
@@ -277,8 +304,12 @@ def test_the_wandb_report_has_each_figure_once_and_the_curves_once(runs_dir, tmp
     (curves,) = [block for block in grids if "tokens_per_second" in _panels(block)]
     names = [runset["name"] for runset in curves["metadata"]["runSets"]]
     assert names[0] == "Figure 1" and "My study" in names
-    runs = re.findall(r"[\w.]+-seed\d", json.dumps(curves["metadata"]["runSets"]))
-    assert len(runs) == len(set(runs)) and set(runs) == set(Study(runs_dir / "cpu" / "published").run_folders())
+    filters = [f for runset in curves["metadata"]["runSets"] for f in runset["filters"]["filters"]]
+    runs = [run for f in filters if f["key"]["name"] == "run_name" for run in f["value"]]
+    recorded = Study(runs_dir / "cpu" / "published").run_folders()
+    assert len(runs) == len(set(runs)) and set(runs) == {folder.rpartition("-seed")[0] for folder in recorded}
+    plots = [panel["config"] for panel in curves["metadata"]["panelBankSectionConfig"]["panels"]]
+    assert {plot["groupBy"] for plot in plots} == {"run_name.value"}  # a line is the mean over seeds
     heads = [b["children"][0]["text"] for b in spec["blocks"] if b["type"] == "heading" and b["level"] == 1]
     assert heads == ["Finding", "Figures", "Verdicts", "What differs from the paper", "Cost", "Conclusion"]
 
@@ -287,11 +318,20 @@ def test_the_report_in_markdown_reads_alone(published_cpu, tmp_path):
     place = tmp_path / "wandb-report.md"
     text = wandb_report.sample(published_cpu.parents[1], place)
     found = finding(Study(published_cpu))
-    assert found.sentence in text and all(point in text for point in found.advice)
+    assert all(sentence in text for sentence in (found.sentence, found.second, *found.advice))
     table = [line for line in text.splitlines() if line.startswith("| C")]
-    assert len(table) == 17 and any("does not hold: " in line and "**not replicated**" in line for line in table)
+    decisions = decide(published_cpu, load_rules())
+    assert len(table) == len(decisions) and text.count("\n") < 400
+    for line, decision in zip(table, decisions, strict=True):
+        assert f"**{decision.verdict}**" in line
+        for judged in decision.parts:
+            assert f"{judged.part.name} {judged.verb}" in line
+        for shown in re.findall(rf"\*\*{decision.claim.name}, partly\*\* \((.*?)\)[:\n]", text):
+            assert shown == parts_text(decision)
     links = re.findall(r'(?:\]\(|src="|srcset=")([^)"]+\.svg)', text)
-    assert len(links) == 15 and all((tmp_path / link).resolve().is_file() for link in links)
+    assert len(links) == 2 + len(Study(published_cpu).experiments()) and all(
+        (tmp_path / link).resolve().is_file() for link in links
+    )
 
 
 def test_verify_finds_a_report_that_is_older_than_its_records(runs_dir, tmp_path, monkeypatch):
@@ -299,5 +339,5 @@ def test_verify_finds_a_report_that_is_older_than_its_records(runs_dir, tmp_path
     assert "--sample" in wandb_report.stale_sample(runs_dir, place)[0]
     call(monkeypatch, wandb_report, f"--sample={place}", f"--runs-dir={runs_dir}")
     assert wandb_report.stale_sample(runs_dir, place) == []
-    place.write_text(place.read_text().replace("+0.039", "+0.139"))
+    place.write_text(place.read_text().replace("saves 0.", "saves 1.", 1))
     assert len(wandb_report.stale_sample(runs_dir, place)) == 1

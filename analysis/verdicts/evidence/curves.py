@@ -54,7 +54,7 @@ def loss_saved(study: Study, measure: str, seeds: Sequence[int], run: str, basel
     return by_seed(seeds, of)
 
 
-def _running_median(norms: pd.Series) -> pd.Series:
+def running_median(norms: pd.Series) -> pd.Series:
     """Median of the 21 steps about each; of fewer at the two ends."""
     return norms.rolling(_MEDIAN_STEPS, center=True, min_periods=1).median()
 
@@ -64,11 +64,12 @@ def _mean(norms: pd.Series) -> float:
 
 
 def _scatter(norms: pd.Series) -> float:
-    return float((norms - _running_median(norms)).abs().median())
+    return float((norms - running_median(norms)).abs().median())
 
 
-def _spikes(norms: pd.Series) -> float:
-    return float((norms > _SPIKE * _running_median(norms)).sum())
+def spikes(norms: pd.Series) -> pd.Series:
+    """Which steps are spikes: a norm above 1.5 times the running median."""
+    return norms > _SPIKE * running_median(norms)
 
 
 def norm_ratio(
@@ -87,7 +88,7 @@ def norm_ratio(
     def at(seed: int) -> dict[str, float]:
         norms = [curve["gradient_norm"] for curve in _paired(study, baseline, run, seed)]
         if of == "spikes":
-            first, second = map(_spikes, norms)
+            first, second = (float(spikes(norm).sum()) for norm in norms)
             return {"spikes fewer": first - second}
         first, second = map(_mean if of == "mean" else _scatter, norms)
         return {f"{of}, log ratio": float(np.log(first / second))}

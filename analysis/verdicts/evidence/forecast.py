@@ -47,11 +47,11 @@ def _two_seeds(seeds: Sequence[int]) -> None:
         raise Missing(f"{_EXPERIMENT}: seeds={list(seeds)}: a forecast from other seeds needs at least 2")
 
 
-def forecast_skill(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
-    """Mean absolute error over fifteen forks of a rival's forecast, minus that of the merge; a column a rival.
+def forecast_errors(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """Mean absolute error over fifteen forks of three forecasts of the annealed score; a column a forecast.
 
-    Rivals: the constant run's last snapshot at the same tokens, and that less what annealing saved there in the mean
-    over the other of `seeds`.
+    The merge of the constant run at the same tokens; its last snapshot; and that less what annealing saved there in the
+    mean over the other of `seeds`.
 
     Raises:
         records.Missing: with one seed, which has no others.
@@ -62,17 +62,21 @@ def forecast_skill(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataF
 
     def of(seed: int) -> dict[str, float]:
         others = np.mean([last[other] - annealed[other] for other in seeds if other != seed], axis=0)
-
-        def error(forecast: Forks) -> float:
-            return float(np.abs(forecast - annealed[seed]).mean())
-
-        merge = error(_merged(scores, seed))
-        return {
-            "over the last snapshot": error(last[seed]) - merge,
-            "over it plus other seeds' gain": error(last[seed] - others) - merge,
-        }
+        forecasts = {"merge": _merged(scores, seed), "last": last[seed], "last plus gain": last[seed] - others}
+        return {name: float(np.abs(forecast - annealed[seed]).mean()) for name, forecast in forecasts.items()}
 
     return by_seed(seeds, of)
+
+
+def forecast_skill(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """Mean absolute error of a rival's forecast, minus that of the merge (see `forecast_errors`); a column a rival.
+
+    Raises:
+        records.Missing: with one seed, which has no others.
+    """
+    errors = forecast_errors(study, measure, seeds)
+    rivals = {"over the last snapshot": "last", "over it plus other seeds' gain": "last plus gain"}
+    return pd.DataFrame({name: errors[rival] - errors["merge"] for name, rival in rivals.items()})
 
 
 def forecast_bias(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
@@ -125,21 +129,27 @@ def first_reached(points: Sequence[float], values: Sequence[float], goal: float)
     return float(points[-1])
 
 
-def tokens_needed(study: Study, measure: str, seeds: Sequence[int], most: float) -> pd.DataFrame:
-    """`most` minus the mean over forks of tokens that the constant run's merge needs, over the annealed run's; a ratio.
+def token_ratios(study: Study, measure: str, seeds: Sequence[int], most: float) -> pd.DataFrame:
+    """Tokens that the merge of the constant run needs for an annealed score, over the annealed run's; a column a fork.
 
     Needed: the point at which the merge first reaches the annealed end's score (see `first_reached`). Forks whose
     `most`-fold tokens lie beyond the run's end are left out. At 40 V, the first point, nothing earlier is known.
+    Columns are named by the annealed end: 48 V.
     """
     scores = Scores(study, _EXPERIMENT, measure)
 
     def of(seed: int) -> dict[str, float]:
         merged = [scores.sma(_RUN, seed, point) for point in _POINTS]
-        ratios = [
-            first_reached(_POINTS, merged, goal) / end
+        return {
+            f"{end} V": first_reached(_POINTS, merged, goal) / end
             for goal, end in zip(_annealed(scores, seed), _ENDS, strict=True)
             if most * end <= _POINTS[-1]
-        ]
-        return {f"{most:g} minus ratio": most - float(np.mean(ratios))}
+        }
 
     return by_seed(seeds, of)
+
+
+def tokens_needed(study: Study, measure: str, seeds: Sequence[int], most: float) -> pd.DataFrame:
+    """`most` minus the mean over forks of `token_ratios`."""
+    ratios = token_ratios(study, measure, seeds, most)
+    return (most - ratios.mean(axis=1)).to_frame(f"{most:g} minus ratio")

@@ -72,10 +72,10 @@ def best_of_parabola(x: Sequence[float], y: Sequence[float], beyond: float = 0.5
     return low if square * low**2 + slope * low < square * high**2 + slope * high else high
 
 
-def best_interval_growth(study: Study, measure: str, seeds: Sequence[int], kind: str, n: int) -> pd.DataFrame:
-    """Change of log2 of the best V over a family: slope over log parameters, times their range; in doublings.
+def best_intervals(study: Study, measure: str, seeds: Sequence[int], kind: str, n: int) -> pd.DataFrame:
+    """log2 of the best V of every size of a family, a column a run: the least point of a parabola in log2 V.
 
-    From interval_by_size at 50 V. Best V of a run: least point of the parabola in log2 V through four scores.
+    From interval_by_size at 50 V, through the scores of four V.
     """
     scores = Scores(study, "interval_by_size", measure)
     doublings = [float(np.log2(v)) for v in _INTERVALS]
@@ -83,8 +83,15 @@ def best_interval_growth(study: Study, measure: str, seeds: Sequence[int], kind:
     def best(run: str, seed: int) -> float:
         return best_of_parabola(doublings, [scores.sma(run, seed, LADDER_END, n, v) for v in _INTERVALS])
 
+    return by_seed(seeds, lambda seed: {run: best(run, seed) for run in FAMILIES[kind]})
+
+
+def best_interval_growth(study: Study, measure: str, seeds: Sequence[int], kind: str, n: int) -> pd.DataFrame:
+    """Change of log2 of the best V over a family: slope over log parameters, times their range; in doublings."""
+    best = best_intervals(study, measure, seeds, kind, n)
+
     def of(seed: int) -> dict[str, float]:
-        return {"doublings": change(log_parameters(study, kind, seed), [best(run, seed) for run in FAMILIES[kind]])}
+        return {"doublings": change(log_parameters(study, kind, seed), best.loc[seed].to_list())}
 
     return by_seed(seeds, of)
 
@@ -95,14 +102,22 @@ def _final_loss(study: Study, run: str, seed: int) -> float:
     return float(curve.loc[curve["tokens"] > (1 - _TAIL) * curve["tokens"].max(), "loss"].mean())
 
 
+def rates_that_train(study: Study, seeds: Sequence[int], within: float) -> list[str]:
+    """Runs of the learning-rate study whose mean loss of the last tenth lies within so many nats of the best one's.
+
+    Means over `seeds`.
+    """
+    losses = {run: np.mean([_final_loss(study, run, seed) for seed in seeds]) for run in _RATES}
+    return [run for run in _RATES if losses[run] <= min(losses.values()) + within]
+
+
 def rate_slope(study: Study, measure: str, seeds: Sequence[int], within: float | None = None) -> pd.DataFrame:
     """Change of the gain over five peak rates at 50 V: slope over log2 of the rate, times the range.
 
     From learning_rate (N = 10, V / 2), rates from the runs' configs.
 
     Args:
-        within: take the rates alone whose mean loss of the last tenth, mean over `seeds`, lies within so many nats of
-            the best rate's.
+        within: take the rates alone that train within so many nats of the best (see `rates_that_train`).
 
     Raises:
         records.Missing: when fewer than two rates are left.
@@ -110,8 +125,7 @@ def rate_slope(study: Study, measure: str, seeds: Sequence[int], within: float |
     scores = Scores(study, "learning_rate", measure)
     runs = list(_RATES)
     if within is not None and seeds:
-        losses = {run: np.mean([_final_loss(study, run, seed) for seed in seeds]) for run in runs}
-        runs = [run for run in runs if losses[run] <= min(losses.values()) + within]
+        runs = rates_that_train(study, seeds, within)
         if len(runs) < 2:
             raise Missing(f"learning_rate: {runs[0]} alone trains within {within:g} nats of the best rate, no slope")
 

@@ -35,27 +35,32 @@ def _of_seed(study: Study, experiment: str, name: str, seed: int) -> pd.DataFram
     return table
 
 
-def farther_share(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
-    """Share of the window's snapshots farther from the plane's optimum than their merge, minus one half. Figure 8.
+def distances(study: Study, seed: int) -> pd.Series:
+    """Distance to the plane's optimum of the window's snapshots, by tokens, and of their merge, under 0. Figure 8.
 
-    Distance: mean excess loss over the optimum's along the straight line to it, from landscape.csv (rows `line`, the
-    merge under tokens 0).
+    Mean excess loss over the optimum's along the straight line to it, nats a token, from landscape.csv (rows `line`).
     """
+    table = _of_seed(study, "figure_8", "landscape", seed)
+    table = table[table["metric"] == _LOSS]
+    optimum = table.loc[table["role"] == "optimum", "value"]
+    along = table[table["role"] == "line"].groupby("tokens")["value"].mean()
+    if len(optimum) != 1 or 0 not in along.index or len(along) < 2:
+        raise Missing(f"figure_8: no optimum, or no lines of snapshots and merge to it, of {_RUN} seed {seed}")
+    return along - optimum.iloc[0]
+
+
+def farther_share(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """Share of the window's snapshots farther from the plane's optimum than their merge, minus one half."""
 
     def of(seed: int) -> dict[str, float]:
-        table = _of_seed(study, "figure_8", "landscape", seed)
-        table = table[table["metric"] == _LOSS]
-        optimum = table.loc[table["role"] == "optimum", "value"]
-        distance = table[table["role"] == "line"].groupby("tokens")["value"].mean()
-        if len(optimum) != 1 or 0 not in distance.index or len(distance) < 2:
-            raise Missing(f"figure_8: no optimum, or no lines of snapshots and merge to it, of {_RUN} seed {seed}")
-        distance = distance - optimum.iloc[0]
+        distance = distances(study, seed)
         return {"share minus half": float((distance.drop(0) > distance[0]).mean() - 0.5)}
 
     return by_seed(seeds, of)
 
 
-def _windows(study: Study, seed: int) -> list[dict[str, float]]:
+def inequalities(study: Study, seed: int) -> list[dict[str, float]]:
+    """Both sides of Equation 15, and the predicted and the measured gain, of every merge that was measured."""
     terms = _of_seed(study, "equation_15", "curvature_terms", seed)
     losses = _of_seed(study, "equation_15", "curvature_losses", seed)
     return [inequality(terms, losses, window) for window in windows(losses)]
@@ -65,7 +70,7 @@ def inequality_room(study: Study, measure: str, seeds: Sequence[int]) -> pd.Data
     """Least over the merges of (right - left side of Equation 15) / |right side|; above 0 where it holds."""
 
     def of(seed: int) -> dict[str, float]:
-        found = _windows(study, seed)
+        found = inequalities(study, seed)
         return {"least room": min((w["bound"] - w["cross"]) / abs(w["bound"]) for w in found)}
 
     return by_seed(seeds, of)
@@ -78,7 +83,7 @@ def prediction_slope(study: Study, measure: str, seeds: Sequence[int]) -> pd.Dat
     """
 
     def of(seed: int) -> dict[str, float]:
-        found = _windows(study, seed)
+        found = inequalities(study, seed)
         predicted, measured = (np.array([w[name] for w in found]) for name in ("predicted_gain", "measured_gain"))
         slope = float(predicted @ measured / (predicted @ predicted))
         return {"log slope": float(np.log(max(slope, _SLOPE_LEAST)))}
