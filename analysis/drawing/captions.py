@@ -19,7 +19,7 @@ PAPER = ROOT / "analysis" / "paper"  # the paper's own numbers
 
 
 BITS = "bits per byte of the right answer (what the model needs for each byte of it; lower is better)"
-_TEXT = "Held-out text, which decides: bits per byte, averaged over its domains."
+HELDOUT = "Held-out text, which decides: bits per byte, averaged over its domains."
 
 
 def model_text(study: Study, run: str = "moe_main") -> str:
@@ -32,7 +32,7 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
     ratios, tasks = study.signal_to_noise(), list(tasks)
     if not ratios:
         return (
-            f"{_TEXT} Axes: {BITS}. Accuracy is not drawn: Figure 4's records, which tell whether it moves at this "
+            f"{HELDOUT} Axes: {BITS}. Accuracy is not drawn: Figure 4's records, which tell whether it moves at this "
             "scale, are not here."
         )
     by_task = {task: ratios.get((task, "acc"), np.nan) for task in tasks}
@@ -42,8 +42,8 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
         f"; {SIGNAL_TO_NOISE_MINIMUM:g} is needed"
     )
     if measure(study, tasks) == "acc":
-        return f"{_TEXT} Axes: accuracy, as it moves at this scale: {rule}."
-    return f"{_TEXT} Axes: {BITS}. Accuracy moves too little at this scale: {rule}."
+        return f"{HELDOUT} Axes: accuracy, as it moves at this scale: {rule}."
+    return f"{HELDOUT} Axes: {BITS}. Accuracy moves too little at this scale: {rule}."
 
 
 def window_text(table: pd.DataFrame, weights: str = "the unweighted mean") -> str:

@@ -21,16 +21,27 @@ _SPREAD = 0.25  # of the dots at one place of a line, in gaps between its places
 
 
 def line(
-    rows: pd.DataFrame, x: str, column: str, label: str, color: str, errors: bool = True, log: bool = False, **look: Any
+    rows: pd.DataFrame,
+    x: str,
+    column: str,
+    label: str,
+    color: str,
+    errors: bool = True,
+    log: bool = False,
+    spread: float | None = None,
+    **look: Any,
 ) -> Line:
     """A line of `column` (value or gain) of a table of scores over column `x`, with intervals and a dot a seed.
 
     Args:
         log: whether the x axis is logarithmic.
+        spread: of the dots at one place; a quarter of the smallest gap between places if not given.
     """
     places, means = rows[x].to_numpy(dtype=float), rows[column].to_numpy()
-    gaps = np.diff(np.unique(np.log(places) if log else places))
-    dots = dots_of(rows[of_seeds(column)], places, _SPREAD * gaps.min() if len(gaps) else 0.0, log)
+    if spread is None:
+        gaps = np.diff(np.unique(np.log(places) if log else places))
+        spread = _SPREAD * gaps.min() if len(gaps) else 0.0
+    dots = dots_of(rows[of_seeds(column)], places, spread, log)
     error = rows[error_of(column)].to_numpy() if errors else None
     return Line(label, color, places, means, error, dots=dots, **{"marker": "o", **look})
 

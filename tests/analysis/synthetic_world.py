@@ -229,7 +229,7 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     model = run if run in SIZE else _parent(run) or ("dense_411m" if kind == "dense" else "moe_main")
     parent = _parent(run)
     config = {
-        "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": model},
+        "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": f"{SIZE.get(model, 1)}B"},
         "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "end_lr": 1e-4, "warmup_tokens": 6 * 64},
         "scale": {"merge_interval": V, "batch_tokens": 64},
         "init": {"parent": {"run": parent, "seed": seed, "tokens": 0, "n": 10, "interval": V}},
