@@ -1,6 +1,8 @@
-"""Copy the records of your own runs to runs/SCALE/published: tables, configs, manifests and curves, no weights.
+"""Add the records of your own runs to runs/SCALE/published: tables, configs, manifests and curves, no weights.
 
-Beside them stands manifest.json: the hash of the rules that was fixed before data, the seeds, the revision of the code.
+Seeds that are published already stay, unless yours have the same numbers: seeds can be trained one after the other, or
+on several machines. Values of single items are left out: no verdict and no figure of several seeds reads them. Beside the
+records stands manifest.json: the hash of the rules that was fixed before data, the seeds, the revision of the code.
 
 python analysis/publish.py --scale cpu      (then python analysis/claims.py --readme, which `make publish` does)
 """
@@ -9,50 +11,119 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from records import ROOT, Study
+import pandas as pd
+from omegaconf import OmegaConf
+from records import ROOT, Study, seed_of
 from verdicts.check import check
-from verdicts.frozen import change_text, write_published_manifest
+from verdicts.frozen import change_text, frozen_hash, published_hash, write_published_manifest
 from verdicts.rules import load_rules
 
-from pma.files import MANIFEST, publish_folder
+from pma.files import MANIFEST, publish_folder, write_json, write_text
+from pma.run import scientific
 from pma.words import short
 
-SUFFIXES = (".csv", ".parquet", ".json", ".jsonl", ".yaml")
+_OF_RUN = ("config.yaml", "metrics.jsonl", MANIFEST)
+_TABLES = ("records", "landscape", "curvature_terms", "curvature_losses")
 
 
 def publish(runs_dir: Path, scale: str) -> Path:
-    """Replace the published records of a scale by those in RUNS/SCALE.
+    """Add the records in RUNS/SCALE to the published ones of that scale. Nothing is changed where it fails.
 
     Returns:
         The folder of the published records.
 
     Raises:
-        ValueError: when there are no finished records, they are of the first protocol, or no rules were frozen.
+        ValueError: when there are no finished records, they are of the first protocol, or no rules were frozen; when
+            runs of one name were trained with different configs.
     """
-    study, rules = Study(runs_dir / scale), load_rules()
-    source = study.root
-    folders = [path.parent for path in sorted(source.glob(f"*/{MANIFEST}")) if path.parent.name != "published"]
-    if not any((folder / "records.csv").exists() for folder in folders):
-        raise ValueError(f"{source}: no records there; make reproduce SCALE={scale} makes them")
-    for line in check(study, rules):
+    fresh, rules = Study(runs_dir / scale), load_rules()
+    place = fresh.root / "published"
+    if not any(fresh.has(name, "records.csv") for name in fresh.experiments()):
+        raise ValueError(f"{fresh.root}: no records there; make reproduce SCALE={scale} makes them")
+    for line in check(fresh, rules):
         print(f"note: {line}")
-    with publish_folder(source / "published") as aside:
-        for folder in folders:
-            (aside / folder.name).mkdir()
-            for path in sorted(folder.iterdir()):
-                if path.is_file() and path.suffix in SUFFIXES:
-                    shutil.copyfile(path, aside / folder.name / path.name)
-        write_published_manifest(aside, study.recorded_seeds())
-    if change := change_text(rules, source / "published"):
+    before = Study(place)
+    if published_hash(place) != frozen_hash():  # of other rules, or of the first protocol
+        before = Study(fresh.root / "nothing")
+    _check_configs(fresh, before)
+    with publish_folder(place) as aside:
+        for name in dict.fromkeys([*before.experiments(), *fresh.experiments()]):
+            _add_experiment(fresh, before, name, aside / name)
+        published = Study(aside)
+        for folder in {run for name in published.experiments() for run in published.manifest(name)["runs"]}:
+            source = fresh if fresh.has(folder, MANIFEST) else before
+            (aside / folder).mkdir()
+            for file in _OF_RUN:
+                shutil.copyfile(source.file(folder, file), aside / folder / file)
+        write_published_manifest(aside, published.recorded_seeds())
+    if change := change_text(rules, place):
         print(f"note: {change}")
-    return source / "published"
+    return place
+
+
+def _check_configs(fresh: Study, before: Study) -> None:
+    """Refuse runs that differ in more than the seed from those of their name that are published."""
+    known: dict[str, Any] = {}
+    for study in (before, fresh):
+        for folder in study.run_folders():
+            run = folder.rpartition("-seed")[0]
+            config = OmegaConf.load(study.file(folder, "config.yaml"))
+            config.seed = 0
+            if config.init.parent.run is not None:
+                config.init.parent.seed = 0
+            now = scientific(config)
+            if known.setdefault(run, now) != now:
+                raise ValueError(
+                    f"{study.root / folder}: trained with another config than the published {run}; remove "
+                    f"{before.root} to publish yours alone"
+                )
+
+
+def _add_experiment(fresh: Study, before: Study, name: str, out: Path) -> None:
+    """Write the tables and the manifest of an experiment: its published seeds, and the fresh ones in their place."""
+    manifests = [_manifest(study, name) for study in (before, fresh)]
+    old, new = manifests
+    if new and old.get("experiment") != new["experiment"]:
+        old = {}  # the experiment is another one now
+    seeds = {seed_of(run) for run in new.get("runs", {})}
+    kept = {run: of_run for run, of_run in old.get("runs", {}).items() if seed_of(run) not in seeds}
+    out.mkdir()
+    for table in _TABLES:
+        parts = []
+        if kept and before.has(name, f"{table}.csv"):
+            rows = _text_table(before, name, table)
+            parts.append(rows[~rows["seed"].astype(int).isin(seeds)])
+        if new and fresh.has(name, f"{table}.csv"):
+            parts.append(_text_table(fresh, name, table))
+        if parts:
+            rows = pd.concat(parts)
+            rows = rows.iloc[rows["seed"].astype(int).argsort(kind="stable")]
+            write_text(out / f"{table}.csv", rows.to_csv(index=False))
+    share = len({seed_of(run) for run in kept}) / max(1, len({seed_of(run) for run in old.get("runs", {})}))
+    seconds = new.get("seconds", 0.0) + share * old.get("seconds", 0.0)
+    shared = {
+        key: value for key, value in (new or old).items() if key != "stamp"
+    }  # of the runs that were asked for at once
+    runs = dict(sorted((kept | new.get("runs", {})).items(), key=lambda item: seed_of(item[0])))
+    write_json(out / MANIFEST, {**shared, "runs": runs, "seconds": round(seconds, 1)})
+
+
+def _manifest(study: Study, name: str) -> Mapping[str, Any]:
+    return study.manifest(name) if study.has(name, MANIFEST) else {}
+
+
+def _text_table(study: Study, name: str, table: str) -> pd.DataFrame:
+    """A table as text, so that every number stays as it was written."""
+    return pd.read_csv(study.file(name, f"{table}.csv"), dtype=str, keep_default_na=False)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Publish the records of a scale.")
+    parser = argparse.ArgumentParser(description="Add records to the published ones of a scale.")
     parser.add_argument("--scale", default="cpu")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     options = parser.parse_args()
