@@ -1,8 +1,8 @@
 """Add the records of your own runs to runs/SCALE/published: tables, configs, manifests and curves, no weights.
 
 Seeds that are published already stay, unless yours have the same numbers: seeds can be trained one after the other, or
-on several machines. Values of single items are left out: no verdict and no figure of several seeds reads them. Beside the
-records stands manifest.json: the hash of the rules that was fixed before data, the seeds, the revision of the code.
+on several machines. Values of single items are left out: no verdict and no figure of several seeds reads them.
+Beside the records stands manifest.json: the hash of the rules that was fixed before data, the seeds, the code.
 
 python analysis/publish.py --scale cpu      (then python analysis/claims.py --readme, which `make publish` does)
 """
@@ -72,9 +72,7 @@ def _check_configs(fresh: Study, before: Study) -> None:
         for folder in study.run_folders():
             run = folder.rpartition("-seed")[0]
             config = OmegaConf.load(study.file(folder, "config.yaml"))
-            config.seed = 0
-            if config.init.parent.run is not None:
-                config.init.parent.seed = 0
+            config.seed = config.init.parent.seed = 0
             now = scientific(config)
             if known.setdefault(run, now) != now:
                 raise ValueError(

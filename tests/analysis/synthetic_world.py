@@ -236,7 +236,9 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     config = {
         "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": _stands_for(model)},
         "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "end_lr": 1e-4, "warmup_tokens": 6 * 64},
-        "scale": {"merge_interval": V, "batch_tokens": 64},
+        "scale": {"merge_interval": V, "batch_tokens": 64, "sequence_length": 16, "micro_batches": 1},
+        "data": {"name": "made-up"},
+        "seed": seed,
         "init": {"parent": {"run": parent, "seed": seed, "tokens": 0, "n": 10, "interval": V}},
         "train": {"total_tokens": 200 * V},
     }
