@@ -85,7 +85,7 @@ def _add_experiment(fresh: Study, before: Study, name: str, out: Path) -> None:
     """Write the tables and the manifest of an experiment: its published seeds, and the fresh ones in their place."""
     manifests = [_manifest(study, name) for study in (before, fresh)]
     old, new = manifests
-    if new and old.get("experiment") != new["experiment"]:
+    if new and old and _decides(old) != _decides(new):
         old = {}  # the experiment is another one now
     seeds = {seed_of(run) for run in new.get("runs", {})}
     kept = {run: of_run for run, of_run in old.get("runs", {}).items() if seed_of(run) not in seeds}
@@ -112,6 +112,11 @@ def _add_experiment(fresh: Study, before: Study, name: str, out: Path) -> None:
 
 def _manifest(study: Study, name: str) -> Mapping[str, Any]:
     return study.manifest(name) if study.has(name, MANIFEST) else {}
+
+
+def _decides(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an experiment decides its records."""
+    return {key: manifest["experiment"].get(key) for key in ("parts", "measurements")}
 
 
 def _text_table(study: Study, name: str, table: str) -> pd.DataFrame:

@@ -107,13 +107,16 @@ def _hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_WORDS = ("says", "unit")  # of a part: what it is called, and what its number counts
+
+
 def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
     claims = {}
     for name, claim in content["claims"].items():
         parts = claim.get("parts") or {}
         claims[name] = {
             "experiments": claim.get("experiments"),
-            "parts": {letter: {k: v for k, v in part.items() if k != "says"} for letter, part in parts.items()},
+            "parts": {letter: {k: v for k, v in part.items() if k not in _WORDS} for letter, part in parts.items()},
             "tried": claim.get("tried", ""),
         }
     return {"common": content["common"], "claims": claims}

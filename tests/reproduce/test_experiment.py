@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from pma.config import CONF_DIR, ROOT
 from pma.reproduce import experiment as planning
 from pma.reproduce.check import check_experiment
-from pma.reproduce.experiment import Recipe, all_experiments, definition, expand, in_order, merges_of, recipes
+from pma.reproduce.experiment import Recipe, all_experiments, deciding, definition, expand, in_order, merges_of, recipes
 from pma.reproduce.job import ExperimentConfig, MeasurementConfig, PartConfig, RecipeConfig
 
 
@@ -55,6 +55,7 @@ def test_figures_and_tables_stand_by_number_and_others_by_name():
         in_order([named("figure_1"), named("lost", after="figure_9")])
     # The place of an experiment decides none of its records, so it is no part of their stamp.
     assert definition(named("x", after="figure_1")) == definition(named("x"))
+    assert deciding(named("x", title="Other words", claims=["C1"])) == deciding(named("x", title="Words"))
 
 
 def test_experiment_names_in_includes_are_taken_in_the_order_given(compose_job):

@@ -106,9 +106,14 @@ def _experiment(name: str) -> DictConfig:
 
 
 def definition(experiment: DictConfig) -> dict[str, Any]:
-    """Return what decides an experiment's records: all of its file but its place among the others."""
+    """Return all of an experiment's file but its place among the others."""
     values = OmegaConf.to_container(experiment, resolve=True)
     return {key: value for key, value in values.items() if key != "after"}
+
+
+def deciding(experiment: DictConfig) -> dict[str, Any]:
+    """Return what decides an experiment's records: not its title, its place or its claims."""
+    return {key: value for key, value in definition(experiment).items() if key not in ("title", "claims")}
 
 
 # ---- which merges ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pma.config import SCORING_VERSION, hash_json
 from pma.files import MANIFEST, read_manifest
 from pma.layout import checkpoints, snapshots
-from pma.reproduce.experiment import RunSeed, definition
+from pma.reproduce.experiment import RunSeed, deciding
 from pma.reproduce.runs import add_parent_window, runs_of, start_tokens, windows_read
 from pma.run import identity, parent_folder, run_folder, trained_tokens
 
@@ -40,7 +40,7 @@ def stamp(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictCo
         return None
     return hash_json(
         {
-            "experiment": definition(experiment),
+            "experiment": deciding(experiment),
             "runs": [identity(cfg) for cfg in runs],
             "version": SCORING_VERSION,
             **{key: job.scale[key] for key, usual in _USUAL_SCORING.items() if job.scale[key] != usual},
