@@ -9,7 +9,7 @@ from typing import Any
 
 import bokeh
 from bokeh.resources import Resources
-from drawing.find import describe
+from figures.figure_3 import front_panel
 from finding import finding
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
@@ -42,7 +42,7 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
     """The first screen, from the first scale that has the main run: finding, Figure 3's picture, advice."""
     for study in studies:
         try:
-            result, picture = finding(study), describe(study, "figure_3").lead[0]
+            result, picture = finding(study), front_panel(study)
         except Missing:
             continue
         number = Markup.escape(result.text.merged.number)
@@ -53,7 +53,7 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
             "second": result.second,
             "advice": result.advice,
             "panel": panel,
-            "caption": f"{picture.title}.",
+            "caption": f"{picture.ylabel.capitalize()}, {picture.title}.",
             "at": f"{study.scale}-figure_3",
         }
     return None
