@@ -90,6 +90,12 @@ def seeds_range(seeds: Iterable[int]) -> str:
     return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups)
 
 
+def seeds_words(seeds: Iterable[int]) -> str:
+    """Seeds by name: seed 0; seeds 2-9."""
+    there = list(seeds)
+    return f"{'seed' if len(there) == 1 else 'seeds'} {seeds_range(there)}"
+
+
 def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True, alone: str = "") -> str:
     """How many training runs the means are over, what their intervals are, and what each dot is.
 
@@ -101,27 +107,27 @@ def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True
     """
     counted = counted_seeds(seeds)
     if len(counted) == 1:
-        return f"One training run (seed {counted[0]}){alone}."
+        return f"One training run ({seeds_words(counted)}){alone}."
     text = (
-        f"Means over {len(counted)} training runs (seeds {seeds_range(counted)}); {marks}: 95 % intervals, Student's t "
+        f"Means over {len(counted)} training runs ({seeds_words(counted)}); {marks}: 95 % intervals, Student's t "
         "over these runs."
     )
     if not dots:
         return text
     text += " Small dots: single runs"
     if hollow := sorted(set(seeds) - set(counted)):
-        text += f"; hollow: exploratory {'seed' if len(hollow) == 1 else 'seeds'} {seeds_range(hollow)}, never counted"
+        text += f"; hollow: exploratory {seeds_words(hollow)}, never counted"
     return f"{text}."
 
 
-def scores_text(study: Study, table: pd.DataFrame) -> str:
-    """Scale, items, seeds, error bars and dots of a table of `scores`."""
+def scores_text(study: Study, table: pd.DataFrame, marks: str = "error bars") -> str:
+    """Scale, items, seeds, intervals (drawn as `marks`) and dots of a table of `scores`."""
     seeds = {seed for values in table["values"] for seed in values}
     alone = (
         "; error bars: 95 % intervals over test items (1.96 standard errors; of a gain, of its paired differences), "
         "which say nothing of other runs"
     )
-    return f"{items_text(study, table)} {runs_text(seeds, alone=alone)}"
+    return f"{items_text(study, table)} {runs_text(seeds, marks, alone=alone)}"
 
 
 def paper_text(name: str) -> str:

@@ -17,6 +17,7 @@ from drawing.scores import counted_seeds, error_of, measure, of_seeds, pick
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
 
 ZERO = Level(0.0)
+_NUMBERED = 20  # bars of a panel that have room for a number each
 _SPREAD = 0.25  # of the dots at one place of a line, in gaps between its places
 
 
@@ -85,8 +86,10 @@ def grouped_bars(
         column: value or gain. The axis of values starts near the lowest bar, that of gains holds 0.
     """
     drawn = METRICS[metric]
-    number = drawn.number if column == "value" else "+" + drawn.number
     settings = {s: color for s, color in colors.items() if column == "value" or color != GREY}
+    number = drawn.number if column == "value" else "+" + drawn.number
+    if column == "value" and len(settings) * len(groups) > _NUMBERED:
+        number = ""
     width = 0.84 / len(settings)
     bars, ends = [], []
     for index, (setting, color) in enumerate(settings.items()):

@@ -221,6 +221,11 @@ def _write_curvature(out: Path, seeds: Sequence[int], world: World, measurement:
 # ---- runs
 
 
+def _stands_for(model: str) -> str:
+    """The paper's size: 3B/30B of moe_3b_30b."""
+    return "1.3B/13B" if model == "moe_main" else "/".join(model.upper().split("_")[1:])
+
+
 def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     """Config, manifest and curve of a run."""
     out = folder / f"{run}-seed{seed}"
@@ -229,7 +234,7 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     model = run if run in SIZE else _parent(run) or ("dense_411m" if kind == "dense" else "moe_main")
     parent = _parent(run)
     config = {
-        "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": f"{SIZE.get(model, 1)}B"},
+        "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": _stands_for(model)},
         "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "end_lr": 1e-4, "warmup_tokens": 6 * 64},
         "scale": {"merge_interval": V, "batch_tokens": 64},
         "init": {"parent": {"run": parent, "seed": seed, "tokens": 0, "n": 10, "interval": V}},
@@ -239,7 +244,14 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
         config["schedule"]["decay_tokens"] = fork[1] * V
     (out / "config.yaml").write_text(json.dumps(config))
     counts = {"total": 500_000 * SIZE.get(run, 1), "active": 250_000}
-    manifest = {"parameters": counts, "seed": seed, "config_hash": "0", "tokens": 200 * V, "seconds": 60.0}
+    manifest = {
+        "parameters": counts,
+        "seed": seed,
+        "config_hash": "0",
+        "tokens": 200 * V,
+        "seconds": 60.0,
+        "device": "cpu",
+    }
     (out / "manifest.json").write_text(json.dumps(manifest))
     (out / "metrics.jsonl").write_text(_curve(run, seed, world))
 

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import draw
@@ -15,7 +17,7 @@ import pandas as pd
 import pytest
 from drawing import chart, picture
 from drawing.curves import curves_by_step
-from drawing.description import Bars, Cells, Contour, Line, Panel
+from drawing.description import Bars, Cells, Contour, Figure, Line, Panel
 from drawing.find import describe
 from drawing.scores import measure, pick, saved_over, scores
 from figures.figure_7 import FINE_TUNED
@@ -34,6 +36,12 @@ SEEDS, COUNTED = [0, 2, 3, 4], [2, 3, 4]
 @pytest.fixture(scope="module")
 def study(world) -> Study:
     return Study(world)
+
+
+@pytest.fixture(scope="module")
+def described(study) -> Callable[[str], Figure]:
+    """The figure of an experiment, described once."""
+    return cache(lambda name: describe(study, name))
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +72,8 @@ def test_figures_are_found_by_name(study):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_figure_is_drawn_as_described(study, name):
-    figure = describe(study, name)
+def test_every_figure_is_drawn_as_described(study, described, name):
+    figure = described(name)
     assert figure.title and study.scale in figure.caption
     canvas = picture.draw(figure)
     canvas.draw_without_rendering()  # lays it out: overfull panels and broken texts show here
@@ -77,8 +85,8 @@ def test_every_figure_is_drawn_as_described(study, name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_panel_is_a_chart_that_shows_all_dots(study, name):
-    for panel in describe(study, name).panels:
+def test_every_panel_is_a_chart_that_shows_all_dots(described, name):
+    for panel in described(name).panels:
         assert chart.chart(panel)["doc"]
         (left, right), (low, high) = chart.limits(panel)
         for series in panel.series:
@@ -88,8 +96,8 @@ def test_every_panel_is_a_chart_that_shows_all_dots(study, name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_caption_stands_alone_and_says_each_thing_once(study, name):
-    figure = describe(study, name)
+def test_a_caption_stands_alone_and_says_each_thing_once(study, described, name):
+    figure = described(name)
     sentences = [sentence for sentence in figure.caption.split(". ") if len(sentence) > 20]
     assert len(set(sentences)) == len(sentences)
     assert figure.caption.count("pre-trained model averaging") <= 1
@@ -107,8 +115,8 @@ def test_a_caption_stands_alone_and_says_each_thing_once(study, name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_caption_says_over_which_runs_and_which_never_count(study, newcomer, name):
-    caption = describe(study, name).caption
+def test_a_caption_says_over_which_runs_and_which_never_count(described, newcomer, name):
+    caption = described(name).caption
     if name != "figure_8":  # it shows every seed's numbers, and no mean of them
         assert "Means over 3 training runs (seeds 2-4)" in caption and "Student's t" in caption
     alone = describe(newcomer, name)
@@ -116,9 +124,9 @@ def test_a_caption_says_over_which_runs_and_which_never_count(study, newcomer, n
     assert not [series for panel in alone.panels for series in panel.series if getattr(series, "dots", None)]
 
 
-def test_held_out_text_stands_first(study):
+def test_held_out_text_stands_first(described):
     for name in ("figure_1", "figure_3", "figure_4", "figure_5", "figure_9", "duration", "learning_rate"):
-        assert "held-out text" in describe(study, name).panels[0].title
+        assert "held-out text" in described(name).panels[0].title
 
 
 # ---- numbers
