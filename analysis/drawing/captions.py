@@ -19,7 +19,7 @@ PAPER = ROOT / "analysis" / "paper"  # the paper's own numbers
 
 
 BITS = "bits per byte of the right answer (what the model needs for each byte of it; lower is better)"
-_TEXT = "Held-out text, which decides: bits per byte, averaged over its domains."
+HELDOUT = "Held-out text, which decides: bits per byte, averaged over its domains."
 
 
 def model_text(study: Study, run: str = "moe_main") -> str:
@@ -32,7 +32,7 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
     ratios, tasks = study.signal_to_noise(), list(tasks)
     if not ratios:
         return (
-            f"{_TEXT} Axes: {BITS}. Accuracy is not drawn: Figure 4's records, which tell whether it moves at this "
+            f"{HELDOUT} Axes: {BITS}. Accuracy is not drawn: Figure 4's records, which tell whether it moves at this "
             "scale, are not here."
         )
     by_task = {task: ratios.get((task, "acc"), np.nan) for task in tasks}
@@ -42,8 +42,8 @@ def measure_text(study: Study, tasks: Iterable[str] = AXES) -> str:
         f"; {SIGNAL_TO_NOISE_MINIMUM:g} is needed"
     )
     if measure(study, tasks) == "acc":
-        return f"{_TEXT} Axes: accuracy, as it moves at this scale: {rule}."
-    return f"{_TEXT} Axes: {BITS}. Accuracy moves too little at this scale: {rule}."
+        return f"{HELDOUT} Axes: accuracy, as it moves at this scale: {rule}."
+    return f"{HELDOUT} Axes: {BITS}. Accuracy moves too little at this scale: {rule}."
 
 
 def window_text(table: pd.DataFrame, weights: str = "the unweighted mean") -> str:
@@ -90,6 +90,12 @@ def seeds_range(seeds: Iterable[int]) -> str:
     return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups)
 
 
+def seeds_words(seeds: Iterable[int]) -> str:
+    """Seeds by name: seed 0; seeds 2-9."""
+    there = list(seeds)
+    return f"{'seed' if len(there) == 1 else 'seeds'} {seeds_range(there)}"
+
+
 def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True, alone: str = "") -> str:
     """How many training runs the means are over, what their intervals are, and what each dot is.
 
@@ -101,27 +107,27 @@ def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True
     """
     counted = counted_seeds(seeds)
     if len(counted) == 1:
-        return f"One training run (seed {counted[0]}){alone}."
+        return f"One training run ({seeds_words(counted)}){alone}."
     text = (
-        f"Means over {len(counted)} training runs (seeds {seeds_range(counted)}); {marks}: 95 % intervals, Student's t "
+        f"Means over {len(counted)} training runs ({seeds_words(counted)}); {marks}: 95 % intervals, Student's t "
         "over these runs."
     )
     if not dots:
         return text
     text += " Small dots: single runs"
     if hollow := sorted(set(seeds) - set(counted)):
-        text += f"; hollow: exploratory {'seed' if len(hollow) == 1 else 'seeds'} {seeds_range(hollow)}, never counted"
+        text += f"; hollow: exploratory {seeds_words(hollow)}, never counted"
     return f"{text}."
 
 
-def scores_text(study: Study, table: pd.DataFrame) -> str:
-    """Scale, items, seeds, error bars and dots of a table of `scores`."""
+def scores_text(study: Study, table: pd.DataFrame, marks: str = "error bars") -> str:
+    """Scale, items, seeds, intervals (drawn as `marks`) and dots of a table of `scores`."""
     seeds = {seed for values in table["values"] for seed in values}
     alone = (
         "; error bars: 95 % intervals over test items (1.96 standard errors; of a gain, of its paired differences), "
         "which say nothing of other runs"
     )
-    return f"{items_text(study, table)} {runs_text(seeds, alone=alone)}"
+    return f"{items_text(study, table)} {runs_text(seeds, marks, alone=alone)}"
 
 
 def paper_text(name: str) -> str:

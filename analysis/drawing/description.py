@@ -59,7 +59,7 @@ class Bars:
     Attributes:
         x: middles of the bars.
         width: of a bar, in units of x.
-        number: format of the number written at each bar.
+        number: format of the number written at each bar; "" for none.
         upright: whether that number is turned by 90 degrees, so that narrow bars keep theirs apart.
     """
 

@@ -17,20 +17,32 @@ from drawing.scores import counted_seeds, error_of, measure, of_seeds, pick
 from pma.records import SIGNAL_TO_NOISE_MINIMUM
 
 ZERO = Level(0.0)
+_NUMBERED = 20  # bars of a panel that have room for a number each
 _SPREAD = 0.25  # of the dots at one place of a line, in gaps between its places
 
 
 def line(
-    rows: pd.DataFrame, x: str, column: str, label: str, color: str, errors: bool = True, log: bool = False, **look: Any
+    rows: pd.DataFrame,
+    x: str,
+    column: str,
+    label: str,
+    color: str,
+    errors: bool = True,
+    log: bool = False,
+    spread: float | None = None,
+    **look: Any,
 ) -> Line:
     """A line of `column` (value or gain) of a table of scores over column `x`, with intervals and a dot a seed.
 
     Args:
         log: whether the x axis is logarithmic.
+        spread: of the dots at one place; a quarter of the smallest gap between places if not given.
     """
     places, means = rows[x].to_numpy(dtype=float), rows[column].to_numpy()
-    gaps = np.diff(np.unique(np.log(places) if log else places))
-    dots = dots_of(rows[of_seeds(column)], places, _SPREAD * gaps.min() if len(gaps) else 0.0, log)
+    if spread is None:
+        gaps = np.diff(np.unique(np.log(places) if log else places))
+        spread = _SPREAD * gaps.min() if len(gaps) else 0.0
+    dots = dots_of(rows[of_seeds(column)], places, spread, log)
     error = rows[error_of(column)].to_numpy() if errors else None
     return Line(label, color, places, means, error, dots=dots, **{"marker": "o", **look})
 
@@ -74,8 +86,10 @@ def grouped_bars(
         column: value or gain. The axis of values starts near the lowest bar, that of gains holds 0.
     """
     drawn = METRICS[metric]
-    number = drawn.number if column == "value" else "+" + drawn.number
     settings = {s: color for s, color in colors.items() if column == "value" or color != GREY}
+    number = drawn.number if column == "value" else "+" + drawn.number
+    if column == "value" and len(settings) * len(groups) > _NUMBERED:
+        number = ""
     width = 0.84 / len(settings)
     bars, ends = [], []
     for index, (setting, color) in enumerate(settings.items()):

@@ -180,7 +180,7 @@ def _bars(ax: Axes, bars: Bars) -> None:
         _dots(ax, bars.dots, INK)
     style = {"ha": "center", "fontsize": 6.5 if bars.upright else 8, "rotation": 90 if bars.upright else 0}
     for x, y, low, high in zip(bars.x, bars.y, *_ends(bars, error), strict=True):
-        if np.isfinite(y):
+        if np.isfinite(y) and bars.number:
             end, shift, align = (low, -3, "top") if y < 0 else (high, 3, "bottom")
             place = {"xytext": (0, shift), "textcoords": "offset points", "va": align}
             ax.annotate(format(y, bars.number), (x, end), **place, **style)

@@ -154,7 +154,7 @@ def pick(table: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
     if chosen.empty:
         asked = ", ".join(f"{column}={value}" for column, value in conditions.items())
         raise Missing(f"no records with {asked}: a part of it is missing, reproduce the experiment again")
-    return chosen.sort_values("tokens") if "tokens" in chosen else chosen
+    return chosen.sort_values("tokens", kind="stable") if "tokens" in chosen else chosen
 
 
 def saved_over(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import style
-from drawing.captions import measure_text, model_text, scores_text, window_text
+from drawing.captions import BITS, HELDOUT, model_text, scores_text, window_text
 from drawing.description import INK, Bars, Figure, Level, Panel, figure
 from drawing.numbers import MEASURES, mean_points, of_every_seed, settings_of
 from drawing.parts import ZERO, dots_of, line
@@ -18,6 +18,7 @@ _CONSTANT = "moe_main"
 _MARKERS = ("^", "D", "v")
 _FORECASTS = {"merge": ("the merge", style.BLUE), "last": ("last snapshot", style.GREY)}
 _FORECASTS |= {"last plus gain": ("last snapshot and the other seeds' gain", style.ORANGE)}
+_SPREAD = 2  # V, of the dots of a fork
 _TEXT = style.METRICS["bits_per_byte"]
 
 
@@ -29,7 +30,7 @@ def _annealed(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     return ends.assign(length=length, start=ends["tokens"] - length)
 
 
-def _trajectory(table: pd.DataFrame, annealed: pd.DataFrame) -> Panel:
+def _trajectory(table: pd.DataFrame, annealed: pd.DataFrame, spread: float) -> Panel:
     last, merged = (pick(table, run=_CONSTANT, method=method, **HELDOUT_BITS) for method in ("last", "sma"))
     lines = [
         line(last, "tokens", "value", "constant run, last snapshot", style.GREY, band=True, size=2.5),
@@ -37,18 +38,19 @@ def _trajectory(table: pd.DataFrame, annealed: pd.DataFrame) -> Panel:
     ]
     for marker, (length, ends) in zip(_MARKERS, annealed.groupby("length"), strict=False):
         label = f"annealed over {quantity(length)} tokens"
-        lines.append(line(ends, "tokens", "value", label, style.ORANGE, dash="", marker=marker, edge=INK))
+        look = {"dash": "", "marker": marker, "edge": INK, "spread": spread}
+        lines.append(line(ends, "tokens", "value", label, style.ORANGE, **look))
     return Panel("held-out text", "training tokens", _TEXT.label, tuple(lines), tokens=True, legend="best")
 
 
-def _errors_by_fork(table: pd.DataFrame, annealed: pd.DataFrame) -> Panel:
+def _errors_by_fork(table: pd.DataFrame, annealed: pd.DataFrame, spread: float) -> Panel:
     """What the annealed score lies below each forecast."""
     lines = []
     for method, forecast, marker in (("sma", "merge", "s"), ("last", "last", "o")):
         forecasts = pick(table, run=_CONSTANT, method=method, **HELDOUT_BITS)
         label, color = _FORECASTS[forecast]
         rows = saved_over(annealed, forecasts)
-        lines.append(line(rows, "tokens", "gain", label, color, dash="", marker=marker))
+        lines.append(line(rows, "tokens", "gain", label, color, dash="", marker=marker, spread=spread))
     ylabel = "forecast minus annealed score\n(bits per byte)"
     look = {"levels": (ZERO,), "tokens": True, "legend": "best"}
     return Panel("error of each fork's forecast", "training tokens", ylabel, tuple(lines), **look)
@@ -57,17 +59,19 @@ def _errors_by_fork(table: pd.DataFrame, annealed: pd.DataFrame) -> Panel:
 def _mean_errors(study: Study) -> Panel:
     """Mean absolute errors by measure, a bar a forecast."""
     by_measure = [of_every_seed(study, "annealing_forecast", forecast_errors, measure) for measure in MEASURES]
-    bars = []
+    bars, highest = [], 0.0
     for i, (name, (label, color)) in enumerate(_FORECASTS.items()):
         numbers = pd.DataFrame({measure: errors[name] for measure, errors in enumerate(by_measure)})
         means = mean_and_half(numbers.loc[counted_seeds(numbers.index)])
         x = means.index.to_numpy(dtype=float) + 0.28 * (i - 1)
         dots = dots_of(numbers.to_dict().values(), x, 0.2)
         error = means["half"].to_numpy()
+        highest = max(highest, float(numbers.to_numpy().max()))
         bars.append(Bars(label, color, x, means["mean"].to_numpy(), error, 0.26, ".3f", upright=False, dots=dots))
     ticks = dict(enumerate(MEASURES.values()))
     title = "mean absolute error over fifteen forks"
-    return Panel(title, "", "bits per byte", tuple(bars), xticks=ticks, legend="best")
+    look = {"xticks": ticks, "ylim": (0.0, 1.5 * highest), "legend": "upper right"}
+    return Panel(title, "", "bits per byte", tuple(bars), **look)
 
 
 def _tokens(study: Study) -> Panel:
@@ -76,7 +80,7 @@ def _tokens(study: Study) -> Panel:
     ratios = of_every_seed(study, "annealing_forecast", token_ratios, most=most)
     unit = study.config(_CONSTANT)["scale"]["merge_interval"]
     ends = [float(column.split()[0]) * unit for column in ratios]
-    points = mean_points(ratios, ends, "", style.BLUE, 2 * unit, dash="", marker="s")
+    points = mean_points(ratios, ends, "", style.BLUE, _SPREAD * unit, dash="", marker="s")
     ylabel = "tokens that the merge needs\nover those of annealing"
     levels = (Level(1.0), Level(most, "", INK, "--"))
     return Panel("tokens for the annealed score", "training tokens", ylabel, (points,), levels, tokens=True)
@@ -86,7 +90,8 @@ def describe(study: Study) -> Figure:
     """Scores along training, the errors of forecasts, and the tokens that the merge needs."""
     table = scores(study, "annealing_forecast")
     annealed = _annealed(study, table)
-    upper = [_trajectory(table, annealed), _errors_by_fork(table, annealed)]
+    unit = study.config(_CONSTANT)["scale"]["merge_interval"]
+    upper = [_trajectory(table, annealed, _SPREAD * unit), _errors_by_fork(table, annealed, _SPREAD * unit)]
     lower = [_tokens(study)]
     try:
         lower.insert(0, _mean_errors(study))
@@ -103,7 +108,7 @@ def describe(study: Study) -> Figure:
         "Forecasts of the annealed score, at the same tokens: the merge of the constant run; its last snapshot; and "
         "that, less what annealing saved there in the mean over the other runs. Tokens: where the merge first reaches "
         "the annealed score, linear between its points; dashed: what is claimed, at most.",
-        measure_text(study),
+        f"{HELDOUT} Axes: {BITS}.",
         scores_text(study, table),
         "Axes of scores do not start at 0. The paper promises both in its abstract and measures neither.",
         legend=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,8 @@ import style
 from drawing.captions import model_text, runs_text
 from drawing.description import INK, Cells, Figure, Line, Panel, figure
 from drawing.numbers import mean_points
-from drawing.parts import ZERO, dots_of
-from drawing.scores import counted_seeds, mean_and_half, pick
+from drawing.parts import ZERO
+from drawing.scores import counted_seeds
 from formats import quantity
 from records import Study
 from verdicts.evidence.weight_space import inequalities
@@ -21,16 +22,19 @@ from pma.weightspace.inequality import hessian_terms, windows
 _RUN = "moe_main"
 
 
-def _matrix(study: Study, seed: int) -> Panel:
-    """d_i' H d_j of the first window."""
-    tables = (study.measurement("equation_15", f"curvature_{name}") for name in ("terms", "losses"))
-    terms, losses = (pick(table, run=_RUN, seed=seed) for table in tables)
-    window = windows(losses)[0]
+def _of_seed(study: Study, name: str, seed: int) -> pd.DataFrame:
+    table = study.measurement("equation_15", f"curvature_{name}")
+    return table[(table["run"] == _RUN) & (table["seed"] == seed)]
+
+
+def _matrix(study: Study, seed: int, window: Sequence[int]) -> Panel:
+    """d_i' H d_j of a window."""
+    matrix = hessian_terms(_of_seed(study, "terms", seed), window[::-1])
     heading = f"d_i' H d_j, N = {len(window)}, V = {quantity(window[0] - window[1])}, seed {seed}"
-    return Panel(heading, "snapshot j (1 = oldest)", "snapshot i", (Cells(hessian_terms(terms, window[::-1])),))
+    return Panel(heading, "snapshot j (1 = oldest)", "snapshot i", (Cells(matrix),))
 
 
-def _sides(numbers: dict[str, pd.DataFrame], names: Sequence[str]) -> Panel:
+def _room(numbers: dict[str, pd.DataFrame], names: Sequence[str]) -> Panel:
     """What is left between both sides, as a share of the right one."""
     room = (numbers["bound"] - numbers["cross"]) / numbers["bound"].abs()
     points = mean_points(room, range(len(names)), "", style.BLUE, 0.5, dash="", marker="s")
@@ -38,41 +42,41 @@ def _sides(numbers: dict[str, pd.DataFrame], names: Sequence[str]) -> Panel:
     return Panel("room in the inequality", "N and V", ylabel, (points,), (ZERO,), dict(enumerate(names)))
 
 
-def _gains(numbers: dict[str, pd.DataFrame]) -> Panel:
-    """Measured against predicted gain, a point a window."""
-    counted = counted_seeds(numbers["cross"].index)
-    predicted = mean_and_half(numbers["predicted_gain"].loc[counted])
-    measured = mean_and_half(numbers["measured_gain"].loc[counted])
-    x, y = predicted["mean"].to_numpy(), measured["mean"].to_numpy()
-    half = measured["half"].to_numpy() if measured["half"].notna().any() else None
-    dots = dots_of(numbers["measured_gain"].to_dict().values(), x, 0.0)
-    places = [at for of in numbers["predicted_gain"].to_dict().values() for _, at in sorted(of.items())]
-    dots = None if dots is None else type(dots)(np.array(places), dots.y, dots.hollow)
-    ends = np.array([0.0, max(x.max(), y.max())])
-    lines = (
-        Line("measured = predicted", INK, ends, ends, dash="--", width=0.8),
-        Line("a merge", style.BLUE, x, y, half, dash="", marker="s", dots=dots),
-    )
+def _gains(numbers: dict[str, pd.DataFrame], counts: Sequence[int]) -> Panel:
+    """Measured against predicted gain, a point a merge, coloured by N."""
+    lines, farthest = [], 0.0
+    for i, n in enumerate(dict.fromkeys(counts)):
+        of_n = [at for at, count in enumerate(counts) if count == n]
+        predicted, measured = (numbers[name][of_n] for name in ("predicted_gain", "measured_gain"))
+        x = predicted.loc[counted_seeds(predicted.index)].mean()
+        points = mean_points(measured, x, f"N = {n}", style.color(i + 1), 0.0, dash="", marker="s")
+        if points.dots:  # each seed stands at its own prediction
+            points = replace(points, dots=replace(points.dots, x=predicted.sort_index().to_numpy().T.ravel()))
+        lines.append(points)
+        farthest = max(farthest, x.max(), points.y.max())
+    ends = np.array([0.0, farthest])
+    lines.append(Line("measured = predicted", INK, ends, ends, dash="--", width=0.8))
     title, xlabel = "gain of the mean over the mean loss", "predicted gain (nats a token)"
-    return Panel(title, xlabel, "measured gain (nats a token)", lines, legend="best")
+    return Panel(title, xlabel, "measured gain (nats a token)", tuple(lines), legend="best")
 
 
 def describe(study: Study) -> Figure:
     """The gain, predicted and measured, the room in the inequality, and the matrix of one merge."""
-    losses = pick(study.measurement("equation_15", "curvature_losses"), run=_RUN)
-    seeds = sorted(losses["seed"].unique())
+    seeds = sorted(study.measurement("equation_15", "curvature_losses")["seed"].unique())
+    first = counted_seeds(seeds)[0]
+    merges = windows(_of_seed(study, "losses", first))  # alike for every seed, in the order of `inequalities`
+    order = sorted(range(len(merges)), key=lambda i: (len(merges[i]), merges[i][0] - merges[i][1]))
     by_seed = {seed: inequalities(study, seed) for seed in seeds}
     numbers = {
-        name: pd.DataFrame({seed: [window[name] for window in of_seed] for seed, of_seed in by_seed.items()}).T
+        name: pd.DataFrame({seed: [of_seed[i][name] for i in order] for seed, of_seed in by_seed.items()}).T
         for name in ("cross", "bound", "predicted_gain", "measured_gain")
     }
     unit = study.config(_RUN)["scale"]["merge_interval"]
-    of_first = windows(pick(losses, seed=seeds[0]))
-    names = [f"{len(window)}\n{(window[0] - window[1]) / unit:g} V" for window in of_first]
-    gains, room = _gains(numbers), _sides(numbers, names)
+    names = [f"{len(merges[i])}\n{(merges[i][0] - merges[i][1]) / unit:g} V" for i in order]
+    gains, room = _gains(numbers, [len(merges[i]) for i in order]), _room(numbers, names)
     return figure(
         "Eq. 15, measured: merging helps where cross terms < (k-1) × diagonal terms",
-        [[gains, _matrix(study, counted_seeds(seeds)[0])], [room]],
+        [[gains, _matrix(study, first, merges[0])], [room]],
         (9, 7),
         model_text(study, _RUN),
         f"{len(names)} merges of the last k = N snapshots, V apart ({quantity(unit)} tokens or a multiple). d_i = "

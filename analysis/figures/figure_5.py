@@ -39,8 +39,8 @@ def describe(study: Study) -> Figure:
         _block(study, lower, list(NUMBERS.values()), "number N, interval V", "figure_5_bottom"),
     )
     lead = tuple(block.rows[1][0] for block in blocks)
-    if regret := regret_panels(study, "figure_5", regret_over_seeds, ""):
-        heading = "regret at the end of N and V chosen on the other seeds, over the best of all seven"
+    if regret := regret_panels(study, "figure_5", regret_over_seeds, "what the choice scores above the best of seven"):
+        heading = "N and V chosen on the other seeds, at the end of the run"
         blocks += (Block((tuple(regret),), heading=heading, legend=False),)
     caption = (
         model_text(study),

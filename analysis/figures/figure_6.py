@@ -85,9 +85,9 @@ def describe(study: Study) -> Figure:
         pma_text([(parent["n"], parent["interval"])]),
         f"Labels give the learning rate, which rises over {quantity(warmup)} tokens (to the dotted line) and falls "
         f"along a cosine; the paper's, in the same ratios: {pairs}. The baseline at half the rate is ours. Losses: "
-        f"centred rolling mean over {SMOOTHING} steps; bands are 95 % intervals too.",
+        f"centred rolling mean over {SMOOTHING} steps.",
         measure_text(study, ["knowledge"]),
-        scores_text(study, table),
+        scores_text(study, table, "error bars and bands"),
         "Axes of scores and of the loss do not start at 0.",
         see="A line above zero trains at a lower loss than its baseline at the same step; watch how long that lead "
         "lasts.",

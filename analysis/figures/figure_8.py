@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import style
-from drawing.captions import BITS, model_text, pma_text, seeds_range
+from drawing.captions import BITS, model_text, pma_text, seeds_words
 from drawing.description import INK, Contour, Figure, Line, Panel, figure
 from drawing.parts import ZERO
 from drawing.scores import counted_seeds, pick
@@ -90,7 +90,7 @@ def describe(study: Study) -> Figure:
         f"annealing, so that the window did not choose it, and holds {100 * share:.2g} % of the window's variance. "
         f"{points} points of it were scored: on held-out text, and on the knowledge axis, {BITS}. Snapshots and their "
         "mean stand at their projections. Distance: mean excess loss over the optimum's along the straight line to "
-        f"it, off the plane. Scale {study.scale}: seeds {seeds_range(seeds)}. The paper's plane, two weights of one "
+        f"it, off the plane. Scale {study.scale}: {seeds_words(seeds)}. The paper's plane, two weights of one "
         "layer, holds millionths of the variance.",
         see="The star is the merge, the white circles the snapshots it is made of, the cross the best point found: see "
         "which lies nearer to the cross, in every training run.",

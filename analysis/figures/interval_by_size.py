@@ -89,8 +89,8 @@ def describe(study: Study) -> Figure:
         (9, 8.6),
         pma_text([]),
         f"N = {pick(table, method='sma')['n'].iloc[0]}; stars: the best of four V for each model's mean. Best V: the "
-        f"top of a parabola through each run's four scores, in units of the main run's V, {unit} tokens. Regret: what "
-        "the chosen V scores below the best one, mean over the six larger sizes.",
+        f"top of a parabola through each run's four scores, in units of the main run's V, {unit} tokens."
+        + (" Regret: what the chosen V scores below the best one, mean over the six larger sizes." if regret else ""),
         measure_text(study),
         scores_text(study, table),
         f"The paper's best V, in tokens: about {of_paper}.",

@@ -18,6 +18,7 @@ from verdicts.rules import Claim, Part, Rules, evidence_functions
 from verdicts.student import Student
 from verdicts.tables import number_text
 
+_DIGITS = 9  # below these, differences are rounding: seeds that all agree have an interval of one point
 _MARGIN = "margin_of "  # begins the columns of seeds.csv that hold what a margin is a share of
 
 
@@ -47,8 +48,8 @@ class Beside:
     @property
     def within(self) -> bool | None:
         """Whether your number lies in it; None where one of them is not there."""
-        low, high = self.interval
-        return None if math.isnan(low + self.number) else low <= self.number <= high
+        low, high, number = (round(x, _DIGITS) for x in (*self.interval, self.number))
+        return None if math.isnan(low + number) else low <= number <= high
 
     @property
     def line(self) -> str:

@@ -24,6 +24,14 @@ def published_cpu() -> Path:
 
 
 @pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """Records of every experiment in a made-up world where the paper is right, seed 0 exploratory; to be read only."""
+    from synthetic_world import World, write_world
+
+    return write_world(tmp_path_factory.mktemp("world") / "runs" / "cpu", World(), seeds=(0, 2, 3, 4))
+
+
+@pytest.fixture(scope="session")
 def copy_published():
     """Copy published experiments, and the runs that they are about, below another folder."""
 

@@ -27,7 +27,10 @@ ITEMS = 6
 STEPS = 120  # of the runs whose curves decide something
 SIZE = {"moe_3b_30b": 2, "moe_10b_100b": 4, "moe_20b_200b": 8, "dense_2b": 2, "dense_8b": 4, "dense_70b": 8}
 RATE = {"lr_quarter": 0.25, "lr_half": 0.5, "lr_double": 2, "lr_quadruple": 4}
-AXES = {"proxy": ("code", "math"), "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood")}
+AXES = {
+    "proxy": ("code", "reasoning", "knowledge", "math"),
+    "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood"),
+}
 CURVES = ("continued_", "sft_", "lr_", "dense_411m")
 EARLY = {"wma": 0.5, "ema_0.2": 0.7, "ema_0.1": 1.2}  # how much of SMA's excess a method has at the first point
 
@@ -178,15 +181,22 @@ def _score(
 
 
 def _write_landscape(out: Path, seeds: Sequence[int], world: World, measurement: dict[str, Any]) -> None:
-    """Lines from ten snapshots and from their merge to the optimum, the merge's the nearest."""
+    """A bowl with its optimum at (1, 0); lines to it from ten snapshots and from their merge, which is the nearest."""
     rows = []
     for seed in seeds:
-        rows.append((seed, "optimum", 0, 2.0))
+        for metric in ("loss", "bits_per_byte"):
+            rows += [
+                (seed, "grid", 0, x, y, 0.0, metric, 2 + (x - 1) ** 2 + y**2) for x in range(4) for y in range(-2, 3)
+            ]
+            rows.append((seed, "optimum", 0, 1, 0, 0.0, metric, 2.0))
+            rows += [(seed, "snapshot", i * V, 0.1 * i, 1, 0.0, metric, 2.5) for i in range(1, 11)]
+            rows += [(seed, role, 0, 0.5, 0.5, 0.0, metric, 2.4) for role in ("merged", "annealed")]
+        rows += [(seed, "outside", i, 0, -0.2 * i, 0.0, "loss", math.nan) for i in range(10)]
         for i in range(11):  # 0 is the merge
             excess = 0.5 if i else 0.5 - 0.3 * world.sign
-            rows += [(seed, "line", i * V, 2.0 + excess * along) for along in (1.0, 0.5)]
-    table = pd.DataFrame(rows, columns=["seed", "role", "tokens", "value"])
-    table.assign(run=measurement["run"], metric="loss").to_csv(out / "landscape.csv", index=False)
+            rows += [(seed, "line", i * V, 0, 0, 1 - left, "loss", 2.0 + excess * left) for left in (1.0, 0.5)]
+    table = pd.DataFrame(rows, columns=["seed", "role", "tokens", "x", "y", "along", "metric", "value"])
+    table.assign(run=measurement["run"], share=0.1).to_csv(out / "landscape.csv", index=False)
 
 
 def _write_curvature(out: Path, seeds: Sequence[int], world: World, measurement: dict[str, Any]) -> None:
@@ -211,6 +221,11 @@ def _write_curvature(out: Path, seeds: Sequence[int], world: World, measurement:
 # ---- runs
 
 
+def _stands_for(model: str) -> str:
+    """The paper's size: 3B/30B of moe_3b_30b."""
+    return "1.3B/13B" if model == "moe_main" else "/".join(model.upper().split("_")[1:])
+
+
 def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     """Config, manifest and curve of a run."""
     out = folder / f"{run}-seed{seed}"
@@ -219,15 +234,24 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     model = run if run in SIZE else _parent(run) or ("dense_411m" if kind == "dense" else "moe_main")
     parent = _parent(run)
     config = {
-        "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": model},
-        "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "warmup_tokens": 6 * 64},
-        "scale": {"merge_interval": V},
-        "init": {"parent": {"run": parent, "seed": seed, "tokens": 0}},
+        "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": _stands_for(model)},
+        "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "end_lr": 1e-4, "warmup_tokens": 6 * 64},
+        "scale": {"merge_interval": V, "batch_tokens": 64},
+        "init": {"parent": {"run": parent, "seed": seed, "tokens": 0, "n": 10, "interval": V}},
         "train": {"total_tokens": 200 * V},
     }
+    if fork := _fork(run):
+        config["schedule"]["decay_tokens"] = fork[1] * V
     (out / "config.yaml").write_text(json.dumps(config))
     counts = {"total": 500_000 * SIZE.get(run, 1), "active": 250_000}
-    manifest = {"parameters": counts, "seed": seed, "config_hash": "0", "tokens": 200 * V, "seconds": 60.0}
+    manifest = {
+        "parameters": counts,
+        "seed": seed,
+        "config_hash": "0",
+        "tokens": 200 * V,
+        "seconds": 60.0,
+        "device": "cpu",
+    }
     (out / "manifest.json").write_text(json.dumps(manifest))
     (out / "metrics.jsonl").write_text(_curve(run, seed, world))
 

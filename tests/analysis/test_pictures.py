@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,29 +15,37 @@ from drawing.description import Line
 from drawing.front import spread
 
 NAMES = ("figure_3", "figure_4")
+# C5 stands on Figure 3, C6 and C7 on Figure 4.
+DRAWN = {"figure_3.svg", "figure_4.svg", "readme-light.svg", "readme-dark.svg", "C5.svg", "C6.svg", "C7.svg"}
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*.svg")}
 
 
 @pytest.fixture(scope="module")
-def drawn(copy_published, tmp_path_factory) -> tuple[Path, Path]:
+def drawn(world, tmp_path_factory) -> tuple[Path, Path]:
     """A runs folder with a few published experiments, and the folder of their pictures."""
     root = tmp_path_factory.mktemp("pictures")
-    copy_published(NAMES, root / "runs" / "cpu" / "published")
+    for folder in world.iterdir():
+        if folder.name in NAMES or "-seed" in folder.name:
+            shutil.copytree(folder, root / "runs" / "cpu" / "published" / folder.name)
     pictures.write(root / "runs", root / "figures")
     return root / "runs", root / "figures"
 
 
-def test_every_experiment_has_a_picture_and_the_readme_has_two(drawn):
+def test_every_experiment_and_claim_has_a_picture_and_the_readme_has_two(drawn):
     runs, folder = drawn
-    names = {path.name for path in folder.iterdir()}
-    assert names == {"figure_3.svg", "figure_4.svg", "readme-light.svg", "readme-dark.svg"}
+    assert {path.name for path in folder.rglob("*.svg")} == DRAWN
+    assert (folder / "claims" / "C5.svg").is_file()
     assert pictures.stale(runs, folder) == []
 
 
 def test_a_picture_has_the_same_bytes_each_time(drawn, tmp_path):
     runs, folder = drawn
-    assert len(pictures.write(runs, tmp_path)) == 4
-    for path in folder.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    assert len(pictures.write(runs, tmp_path)) == len(DRAWN)
+    for name, path in pictures_in(folder).items():
+        assert (tmp_path / name).read_bytes() == path.read_bytes()
     assert pictures.write(runs, tmp_path) == []  # a second call changes nothing
 
 
@@ -46,7 +55,7 @@ def changed(drawn):
     path = drawn[0] / "cpu" / "published" / "figure_3" / "records.csv"
     text = path.read_text()
     records = pd.read_csv(path)
-    records.loc[records["task"] == "average", "value"] += 1e-4
+    records.loc[(records["task"] == "heldout") & (records["method"] == "sma"), "value"] += 1e-4
     records.to_csv(path, index=False)
     yield drawn
     path.write_text(text)
@@ -62,14 +71,13 @@ def test_verify_fails_when_a_picture_is_older_than_its_records(changed, monkeypa
     assert stop.value.code == 1
     lines = capsys.readouterr().out.splitlines()
     named = {Path(line.partition(":")[0]).name for line in lines}
-    assert named == {"figure_3.svg", "readme-light.svg", "readme-dark.svg"}  # Figure 4 shows other records
+    assert named == {"figure_3.svg", "C5.svg", "readme-light.svg", "readme-dark.svg"}  # Figure 4 shows other records
     assert all("python analysis/pictures.py" in line for line in lines)
 
 
 def test_a_missing_picture_and_one_without_its_hash_are_found(drawn, tmp_path):
     runs, folder = drawn
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "figure_3.svg").unlink()
     (tmp_path / "figure_4.svg").write_text("<svg/>")
     missing, unknown = sorted(pictures.stale(runs, tmp_path))
