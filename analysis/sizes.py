@@ -52,12 +52,15 @@ def sizes(study: Study) -> list[Size]:
 
     A run whose folder keeps no config is left out: the config says what its model stands for.
     """
-    by_model: dict[str, Size] = {}
+    first: dict[str, int] = {}  # a run's seeds differ in nothing but the seed, and parsing a config is slow
     for folder in filter(lambda folder: study.has(folder, "config.yaml"), study.run_folders()):
         run, _, seed = folder.rpartition("-seed")
-        size = size_of(study, run, int(seed))
+        first.setdefault(run, int(seed))
+    by_model: dict[str, Size] = {}
+    for run, seed in first.items():
+        size = size_of(study, run, seed)
         before = by_model[size.model].runs if size.model in by_model else ()
-        by_model[size.model] = replace(size, runs=tuple(dict.fromkeys((*before, run))))
+        by_model[size.model] = replace(size, runs=(*before, run))
     return sorted(by_model.values(), key=lambda size: (size.kind, size.total))
 
 

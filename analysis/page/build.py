@@ -53,7 +53,7 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
             "second": result.second,
             "advice": result.advice,
             "panel": panel,
-            "caption": f"{picture.ylabel.capitalize()}, {picture.title}.",
+            "caption": f"{picture.title.capitalize()}: {picture.ylabel}.",
             "at": f"{study.scale}-figure_3",
         }
     return None

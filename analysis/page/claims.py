@@ -91,7 +91,7 @@ def _part(judged: Judged, common: Common) -> dict[str, Any]:
         "unit": part.unit,
         "least": f"least of {len(judged.columns)}: {column_words(judged.headline_column)}" if several else "",
         "contradictions": [contradiction.text for contradiction in judged.contradictions],
-        "reason": judged.reason,
+        "reason": column_words(judged.reason).replace("_", " "),
         "rule": rule_text(judged, common),
         "p": "" if math.isnan(judged.p_holm) else f"{judged.p_holm:.3f}",
         "seeds": f"{headline.n}: {listed(judged.seeds)}" if headline.n else "0",

@@ -55,8 +55,8 @@ function place(plot) { // from values to pixels of the chart
     y: (at) => top + height * (y_range.end - at) / (y_range.end - y_range.start) };
 }
 function nearest(list, distance) { return list.reduce((best, item) => distance(item) < distance(best) ? item : best); }
-function rows(plot) { // of a strip of dots: places and names; empty for other charts
-  const names = plot.model.left[0]?.major_label_overrides ?? {};
+function rows(plot) { // of a strip of dots: places and names
+  const names = plot.model.left[0].major_label_overrides;
   const pairs = names instanceof Map ? [...names] : Object.entries(names);
   return pairs.map(([at, name]) => ({ y: Number(at), name: name.replaceAll("\n", " ") }));
 }
@@ -74,10 +74,10 @@ function strip(plot, row) { // mean, interval and single runs of a row
   }
   return [row.name, ...here.means, here.runs.length ? `runs: ${here.runs.join(", ")}` : ""].filter(Boolean).join("\n");
 }
-function reading(plot, near) { // what to say of the place nearest to (x, y) in pixels, and where it is
-  const all = points(plot), to = place(plot), strips = rows(plot);
-  if (strips.length) {
-    const row = nearest(strips, (r) => Math.abs(to.y(r.y) - near.y));
+function reading(plot, near, strips) { // what to say of the place nearest to (x, y) in pixels, and where it is
+  const all = points(plot), to = place(plot);
+  if (strips) {
+    const row = nearest(rows(plot), (r) => Math.abs(to.y(r.y) - near.y));
     return { at: to.x(0), text: strip(plot, row), to };
   }
   if (!all.length) return null;
@@ -104,7 +104,7 @@ for (const box of charts) {
   const hide = () => { tip.hidden = line.hidden = true; };
   let stop = 0; // which place the arrow keys read
   const say = (near) => {
-    const said = plots.has(box) && reading(plots.get(box), near);
+    const said = plots.has(box) && reading(plots.get(box), near, "strip" in box.dataset);
     if (!said) return;
     tip.textContent = said.text;
     tip.hidden = line.hidden = false;
@@ -127,9 +127,8 @@ for (const box of charts) {
     if (!["ArrowLeft", "ArrowRight"].includes(event.key) || !plots.has(box)) return;
     event.preventDefault();
     const to = place(plots.get(box)), all = points(plots.get(box)), bars = all.some((p) => p.group !== undefined);
-    const strips = rows(plots.get(box)).map((row) => ({ x: 0, y: row.y }));
     const seen = new Map(all.map((p) => [bars ? Math.round(p.x) : p.value === undefined ? p.x : `${p.x} ${p.y}`, p]));
-    const places = strips.length ? strips : [...seen.values()].sort((a, b) => a.x - b.x || a.y - b.y);
+    const places = "strip" in box.dataset ? rows(plots.get(box)).map(({ y }) => ({ x: 0, y })) : [...seen.values()].sort((a, b) => a.x - b.x || a.y - b.y);
     stop = tip.hidden ? 0 : Math.min(places.length - 1, Math.max(0, stop + (event.key === "ArrowRight" ? 1 : -1)));
     if (places.length) say({ x: to.x(bars ? Math.round(places[stop].x) : places[stop].x), y: to.y(places[stop].y) });
   });

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from drawing import chart
-from drawing.description import Bars, Block, Panel
+from drawing.description import Bars, Block, Line, Panel
 
 from page.legend import entries, shared
 
@@ -26,8 +26,9 @@ def packed(content: bytes) -> str:
 def shown(panel: Panel, own_legend: bool = False) -> dict[str, Any]:
     """A panel for the template: title, chart as packed JSON, text for those who do not see it, a legend of its own.
 
-    Its height, in pixels, is given where rows need room.
+    A strip of dots has a row for each of its names, and its height (strip, in pixels) follows.
     """
+    strip = any(isinstance(series, Line) and series.across for series in panel.series)
     ylabel = ", ".join(panel.ylabel.splitlines())
     names = ", ".join(entries([panel]))
     alt = f"{panel.title}: {ylabel or 'values'} over {panel.xlabel or 'groups'}" + (f"; {names}" if names else "")
@@ -36,7 +37,7 @@ def shown(panel: Panel, own_legend: bool = False) -> dict[str, Any]:
         "item": packed(json.dumps(chart.chart(panel), separators=(",", ":")).encode()),
         "alt": f"{alt}. Arrow keys read the values; a table of them stands under Values and records.",
         "legend": entries([panel]) if own_legend else {},
-        "height": _ROW * len(panel.yticks) + _FRAME if panel.yticks else 0,
+        "strip": _ROW * len(panel.yticks) + _FRAME if strip else 0,
     }
 
 

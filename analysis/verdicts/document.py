@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from formats import listed, minutes
-from pictures import picture
+from pictures import claim_picture, picture
 from records import Study
 from sizes import sizes
 
@@ -18,6 +19,7 @@ from verdicts.judge import Judged
 from verdicts.rules import Common, Rules
 from verdicts.tables import counts_text, estimate_text, markdown_table, number_text, parts_text, rule_text
 
+FIGURES = Path("figures")  # from docs/claims.md on
 _OUTCOMES = {"not run": "not run", "shown": "shown, not counted"}
 
 
@@ -30,14 +32,28 @@ def claims_sections(decided: Mapping[str, Decisions], studies: Mapping[str, Stud
         head.append(f"Scale {scale}, seeds {seeds}: {counts_text(decisions)}. {tests} tests share one Holm correction.")
     changes = [change_text(rules, study.root) for study in studies.values()]
     head += dict.fromkeys(filter(None, changes))
+    scales = {
+        scale: _Scale(scale, study, rules.common, {run: size.name for size in sizes(study) for run in size.runs})
+        for scale, study in studies.items()
+    }
     sections = [
-        _section({scale: decisions[claim.name] for scale, decisions in decided.items()}, studies, rules.common)
+        _section({scale: decisions[claim.name] for scale, decisions in decided.items()}, scales)
         for claim in rules.claims
     ]
     return "\n\n".join([*head, *sections])
 
 
-def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study], common: Common) -> str:
+@dataclass(frozen=True)
+class _Scale:
+    """What the sections of a scale share."""
+
+    name: str
+    study: Study
+    common: Common
+    sizes: Mapping[str, str]  # of runs, as 576k MoE
+
+
+def _section(of_scales: Mapping[str, Decision], scales: Mapping[str, _Scale]) -> str:
     """One claim: question, design, numbers and pictures of each scale, command."""
     claim = next(iter(of_scales.values())).claim
     measure = [f"**What we measure.** {claim.measure}"] if claim.measure else []
@@ -48,35 +64,36 @@ def _section(of_scales: Mapping[str, Decision], studies: Mapping[str, Study], co
             f"**The paper** ({claim.source}). {claim.paper.removesuffix('.')}.",
             *measure,
             *limits,
-            *(_at_scale(scale, decision, studies[scale], common) for scale, decision in of_scales.items()),
+            *(_at_scale(decision, scales[scale]) for scale, decision in of_scales.items()),
         ]
     )
 
 
-def _at_scale(scale: str, decision: Decision, study: Study, common: Common) -> str:
+def _at_scale(decision: Decision, at: _Scale) -> str:
     """The verdict at one scale, a row for each part, the number of every seed, pictures, command."""
+    study, common, scale, claim = at.study, at.common, at.name, decision.claim
     blocks = [f"**Scale {scale}: {decision.verdict}.** {parts_text(decision).removesuffix('.')}."]
     if decision.parts:
         blocks.append("\n".join(_parts_table(decision, common)))
-    numbers = [row for judged in decision.parts for row in _seed_rows(judged, study)]
+    numbers = [row for judged in decision.parts for row in _seed_rows(judged, at.sizes)]
     if numbers:
         seeds = sorted({seed for row in numbers for seed in row[1]})
         header = ["part", "of", *(f"({seed})" if seed in common.exploratory else f"{seed}" for seed in seeds)]
         rows = [[*row[0], *(row[1].get(seed, "") for seed in seeds)] for row in numbers]
         note = "The number of every seed; those in parentheses were looked at before the rules and do not count:"
         blocks += [note, "\n".join(markdown_table(header, rows))]
-        blocks.append(_image(f"{decision.claim.name}, every seed", scale, f"claims/{decision.claim.name}"))
-    there = [name for name in decision.claim.experiments if (study.root / name).is_dir()]
-    blocks += [_image(experiment_title(name), scale, name) for name in there]
+        blocks.append(_image(f"{claim.name}, every seed", scale, claim_picture(FIGURES, scale, claim.name)))
+    there = [name for name in claim.experiments if (study.root / name).is_dir()]
+    blocks += [_image(experiment_title(name), scale, picture(FIGURES, scale, name)) for name in there]
     if there:
         folders = ", ".join(f"[{name}](../runs/{scale}/published/{name})" for name in there)
         cost = "" if math.isnan(decision.seconds) else f" ({minutes(decision.seconds)} for one seed on 2 cores)"
-        blocks.append(f"Records: {folders}. Make them again: `{decision.claim.command}`{cost}.")
+        blocks.append(f"Records: {folders}. Make them again: `{claim.command}`{cost}.")
     return "\n\n".join(blocks)
 
 
-def _image(title: str, scale: str, name: str) -> str:
-    return f"![{title}, scale {scale}]({picture(Path('figures'), scale, name).as_posix()})"
+def _image(title: str, scale: str, path: Path) -> str:
+    return f"![{title}, scale {scale}]({path.as_posix()})"
 
 
 def _parts_table(decision: Decision, common: Common) -> list[str]:
@@ -92,7 +109,7 @@ def _parts_table(decision: Decision, common: Common) -> list[str]:
     return markdown_table(["part", "what", "mean [95 % interval]", "n", "holds if", "outcome"], rows)
 
 
-def _seed_rows(judged: Judged, study: Study) -> list[tuple[list[str], dict[int, str]]]:
+def _seed_rows(judged: Judged, by_run: Mapping[str, str]) -> list[tuple[list[str], dict[int, str]]]:
     """Of each column of a part: its letter and name, and the number of every seed; at last what its margin is of."""
     evidence, part = judged.evidence, judged.part
     groups = [(evidence.exploratory, "({})"), (evidence.numbers, "{}")]
@@ -106,13 +123,12 @@ def _seed_rows(judged: Judged, study: Study) -> list[tuple[list[str], dict[int, 
         for column, values in table.items():
             of_seeds = {seed: form.format(number_text(part, x)) for seed, x in values.items()}
             cells.setdefault(str(column), {}).update(of_seeds)
-    names = _names(list(cells), study)
+    names = _names(list(cells), by_run)
     return [([part.name, names[column]], of_seeds) for column, of_seeds in cells.items()]
 
 
-def _names(columns: list[str], study: Study) -> dict[str, str]:
+def _names(columns: list[str], by_run: Mapping[str, str]) -> dict[str, str]:
     """Columns as a table names them; where each is a run of another size, with the size."""
-    by_run = {run: size.name for size in sizes(study) for run in size.runs}
     found = [by_run[column] for column in columns if column in by_run]
     clear = len(set(found)) == len(found) > 1
     return {

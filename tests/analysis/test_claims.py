@@ -360,7 +360,7 @@ def repository(published, decided, tmp_path, monkeypatch) -> tuple[Path, Path]:
     for other in ("stale", "stale_sample"):  # pictures and report have tests of their own
         monkeypatch.setattr(verify, other, lambda *_: [])
     monkeypatch.setattr(readme, "finding_block", lambda study: "**The finding.**")  # as do these
-    monkeypatch.setattr(documents, "choosing_blocks", lambda study: {"windows": "the best window"})
+    monkeypatch.setattr(documents, "choosing_blocks", lambda *_: {"windows": "the best window"})
     with monkeypatch.context() as context:
         context.setattr(claims, "decide_published", lambda *_: {"cpu": decided})
         call(context, claims, "--readme", f"--runs-dir={runs}", f"--readme-path={root / 'README.md'}")

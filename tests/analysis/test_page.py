@@ -65,7 +65,7 @@ def test_every_number_stands_there_by_seed_and_what_does_not_count_in_parenthese
 def test_a_claim_unfolds_to_a_row_of_dots_for_each_number(decision):
     strips = claim_fields(decision, "cpu", [], COMMON)["strips"]
     assert len(strips["panels"]) == 2  # bits per byte, and a share
-    assert strips["panels"][0]["height"] > strips["panels"][1]["height"] > 0  # a row each for a, and b's two sizes
+    assert strips["panels"][0]["strip"] > strips["panels"][1]["strip"] > 0  # a row each for a, and b's two sizes
 
 
 def test_a_claim_whose_condition_was_not_reached_says_what_was_tried():
