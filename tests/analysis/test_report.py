@@ -105,10 +105,11 @@ def test_every_number_of_a_claim_is_the_published_one(page, published_cpu):
         assert re.findall("<td>(.*?)</td>", cells) == [f"{value:+z.3f}" for value in of_part["value"]]
 
 
-def test_rules_that_changed_after_the_data_are_said_to(runs_dir, monkeypatch):
+def test_rules_that_changed_after_the_data_are_said_to(write_study, tmp_path, monkeypatch):
+    write_study(tmp_path / "cpu" / "published")
     rules = replace(load_rules(), changed_after_data=("C13 has another condition",))
     monkeypatch.setattr(build, "load_rules", lambda: rules)
-    text = build.build(runs_dir)
+    text = build.build(tmp_path)
     assert text.index("C13 has another condition") < text.index('id="claims-table"')
 
 
