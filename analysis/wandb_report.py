@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from page.build import TITLE
-from page.story import markdown, stories
+from page.story import Story, markdown, stories
 from pictures import FIGURES
 from records import ROOT
 
@@ -33,7 +34,11 @@ def sample(runs_dir: Path, place: Path) -> str:
     Raises:
         ValueError: when nothing is published.
     """
-    return markdown(TITLE, stories(runs_dir), Path(os.path.relpath(FIGURES, place.parent)).as_posix())
+    return _markdown(stories(runs_dir), place)
+
+
+def _markdown(told: Sequence[Story], place: Path) -> str:
+    return markdown(TITLE, told, Path(os.path.relpath(FIGURES, place.parent)).as_posix())
 
 
 def stale_sample(runs_dir: Path, place: Path) -> list[str]:
@@ -57,11 +62,12 @@ def publish(runs_dir: Path, out: Path, project: str, entity: str | None) -> str:
 
     online = mode_of("auto") == "online"
     entity = entity or (wr.Report(project=project).entity if online else "ENTITY")
-    blocks = report(stories(runs_dir), entity, project)
+    told = stories(runs_dir)
+    blocks = report(told, entity, project)
     if online:
         return blocks.save().url
     write_text(out / "wandb-report.json", specification(blocks))
-    write_text(out / "wandb-report.md", sample(runs_dir, out / "wandb-report.md"))
+    write_text(out / "wandb-report.md", _markdown(told, out / "wandb-report.md"))
     return (
         f"not logged in to W&B: the report stands in {out / 'wandb-report.md'} and .json. To publish it: "
         f"wandb login; make wandb-replay WANDB_PROJECT={project}; make report WANDB_PROJECT={project}"

@@ -93,9 +93,14 @@ def _part(judged: Judged, common: Common) -> dict[str, Any]:
         "contradictions": [contradiction.text for contradiction in judged.contradictions],
         "reason": column_words(judged.reason).replace("_", " "),
         "rule": rule_text(judged, common),
-        "p": "" if math.isnan(judged.p_holm) else f"{judged.p_holm:.3f}",
+        "p": _p_text(judged.p_holm),
         "seeds": f"{headline.n}: {listed(judged.seeds)}" if headline.n else "0",
     }
+
+
+def _p_text(p: float) -> str:
+    """A p-value with three digits; empty where there is no test."""
+    return "" if math.isnan(p) else "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def _seed_rows(decision: Decision, common: Common) -> list[list[str]]:
