@@ -6,6 +6,7 @@ runs on held-out text; the other half of each number is half its 95 % interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def _merges(study: Study, experiment: str) -> pd.DataFrame:
 
 
 def _gain(row: Any) -> str:
-    return f"{row.gain:+z.3f} ± {row.gain_error:.3f}"
+    return f"{row.gain:+z.3f}" + ("" if math.isnan(row.gain_error) else f" ± {row.gain_error:.3f}")
 
 
 def _points(table: pd.DataFrame) -> list[int]:
@@ -59,7 +60,8 @@ def _runs(table: pd.DataFrame) -> str:
     """How many training runs the numbers of a table are means of."""
     few, many = table["seeds"].min(), table["seeds"].max()
     if many == 1:
-        return "Each number is of one training run, ± over held-out documents."
+        known = table["gain_error"].notna().any()
+        return f"Each number is of one training run{', ± over held-out documents' if known else ''}."
     return f"Each number is the mean of {many if few == many else f'{few} to {many}'} training runs, ± over runs."
 
 

@@ -5,6 +5,7 @@ README, page and W&B report say the same sentences, written here from the record
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,8 @@ class Finding:
     @property
     def runs(self) -> str:
         """What the mean and its interval are over."""
+        if self.seeds == 1 and math.isnan(self.text.merged.error):
+            return "one training run"
         if self.seeds == 1:
             return "one training run; 95 % interval over held-out documents, so another run may lie outside it"
         return f"mean of {self.seeds} training runs; 95 % interval over runs"

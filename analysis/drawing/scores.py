@@ -135,7 +135,9 @@ def _by_seed(every: pd.DataFrame, means: pd.DataFrame, column: str) -> list[dict
 
 
 def _paired(study: Study, experiment: str, table: pd.DataFrame, means: pd.DataFrame) -> pd.Series:
-    """Standard errors over items of the gains in `means`, in their unit."""
+    """Standard errors over items of the gains in `means`, in their unit; NaN where items are not kept."""
+    if not study.has(experiment, "items.parquet"):  # published records leave them out
+        return pd.Series(np.nan, index=means.index)
     items = study.items(experiment)
     errors = paired_errors(items[items["seed"].isin(table["seed"])])
     paired = means[_KEYS].merge(errors.drop_duplicates(_KEYS), on=_KEYS, how="left")["paired"]
