@@ -107,6 +107,8 @@ def _add_experiment(fresh: Study, before: Study, name: str, out: Path) -> None:
         key: value for key, value in (new or old).items() if key != "stamp"
     }  # of the runs that were asked for at once
     runs = dict(sorted((kept | new.get("runs", {})).items(), key=lambda item: seed_of(item[0])))
+    if fresh.has(name, "items.parquet"):
+        shared["items"] = fresh.item_counts(name).to_numpy().tolist()
     write_json(out / MANIFEST, {**shared, "runs": runs, "seconds": round(seconds, 1)})
 
 

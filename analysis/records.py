@@ -125,6 +125,20 @@ class Study:
         """
         return self._table(self.file(experiment, "items.parquet"), pd.read_parquet)
 
+    def item_counts(self, experiment: str) -> pd.DataFrame:
+        """How many items each task of an experiment has: columns suite, task, items.
+
+        Published records keep these numbers in the manifest instead of the items' values.
+
+        Raises:
+            Missing: when there are neither.
+        """
+        columns = ["suite", "task", "items"]
+        if (kept := self.manifest(experiment).get("items")) is not None:
+            return pd.DataFrame(kept, columns=columns)
+        first = self.items(experiment).drop_duplicates(["suite", "task"])
+        return first.assign(items=first["values"].map(len))[columns]
+
     def measurement(self, experiment: str, name: str) -> pd.DataFrame:
         """A measurement's table (landscape, curvature_terms, curvature_losses) beside an experiment's records.
 

@@ -71,9 +71,8 @@ def _alternatives(texts: Iterable[str]) -> str:
 
 def items_text(study: Study, table: pd.DataFrame) -> str:
     """Scale and items of a table of `scores`."""
-    first = study.items(table["experiment"].iloc[0]).drop_duplicates(["suite", "task"])
-    first = first[first["task"].isin(table["task"])]
-    count = first.assign(items=first["values"].map(len))
+    count = study.item_counts(table["experiment"].iloc[0])
+    count = count[count["task"].isin(table["task"])]
     axes, documents = count[~count["task"].str.startswith("heldout_")], count[count["task"].str.startswith("heldout_")]
     low, high = axes["items"].min(), axes["items"].max()
     parts = [f"{low if low == high else f'{low} to {high}'} test items an axis"]
