@@ -59,8 +59,9 @@ def sizes(study: Study) -> list[Size]:
     by_model: dict[str, Size] = {}
     for run, seed in first.items():
         size = size_of(study, run, seed)
-        before = by_model[size.model].runs if size.model in by_model else ()
-        by_model[size.model] = replace(size, runs=(*before, run))
+        # The first run says how large the model is: the one that collapses, among the last, has no QK-norm.
+        known = by_model.get(size.model, replace(size, runs=()))
+        by_model[size.model] = replace(known, runs=(*known.runs, run))
     return sorted(by_model.values(), key=lambda size: (size.kind, size.total))
 
 

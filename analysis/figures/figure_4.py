@@ -43,7 +43,7 @@ def describe(study: Study) -> Figure:
         scores_text(study, table),
         "Axes of values do not start at 0.",
         heights=(3, 2.4, 1.3),
-        see="Each bar is what a method saves over the last snapshot: below zero, early in training, merging makes the "
-        "model worse; later the methods come close to each other.",
+        see="Each bar is what a method saves over the last snapshot: below zero, merging makes it worse. Compare "
+        "how far the methods lie apart early and late.",
         lead=rows[1][:1],
     )

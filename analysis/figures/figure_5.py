@@ -57,7 +57,7 @@ def describe(study: Study) -> Figure:
         blocks,
         (9, 12),
         " ".join(caption),
-        see="Compare the first point with the last: a wide window, which a large V or a large N makes, reaches back to "
-        "worse snapshots early in training and pays late in training.",
+        see="Compare the first point with the last: a wide window, which a large V or a large N makes, reaches back "
+        "farther, to worse snapshots early in training.",
         lead=lead,
     )

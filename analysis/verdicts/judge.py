@@ -228,9 +228,12 @@ def _where(column: str, columns: Mapping[str, Student]) -> str:
 
 
 def _contradictions(evidence: Evidence, common: Common) -> tuple[Contradiction, ...]:
-    """Columns whose sign another measure turns round significantly, the surest of each measure."""
+    """Columns whose sign another measure turns round significantly, the surest of each measure.
+
+    "Level" and "bound" have no sign to turn round.
+    """
     part = evidence.part
-    if not part.counted or part.rule == "bound" or not _enough(evidence.numbers, common):
+    if not part.counted or part.rule in ("level", "bound") or not _enough(evidence.numbers, common):
         return ()
     found = []
     for measure, other in evidence.others.items():
