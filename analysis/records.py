@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,8 @@ class Study:
             manifests = [self.manifest(experiment) for experiment in experiments]
             folders = {folder for manifest in manifests for folder in manifest["runs"]}
             seeds = {seed_of(folder) for folder in folders}
-            training = sum(self._training({f for f in folders if seed_of(f) == seed}) for seed in seeds) / len(seeds)
-            scoring = sum(m["seconds"] / len({seed_of(run) for run in m["runs"]}) for m in manifests)
+            training = fsum(self._training({f for f in folders if seed_of(f) == seed}) for seed in seeds) / len(seeds)
+            scoring = fsum(m["seconds"] / len({seed_of(run) for run in m["runs"]}) for m in manifests)
             return float(training + scoring)
         except (Missing, KeyError, ZeroDivisionError):
             return float("nan")
@@ -188,7 +189,7 @@ class Study:
             return done[folder]
 
         longest = max(map(train, folders))
-        return max(longest, sum(seconds.values()) / _JOBS)
+        return max(longest, fsum(seconds.values()) / _JOBS)  # fsum: the same bits in any order
 
     def _parent(self, folder: str) -> str | None:
         """The folder of the run that a run starts from, of the same seed; None where it starts from scratch."""

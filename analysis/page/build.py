@@ -19,6 +19,7 @@ from verdicts.decide import VERDICTS, decide_published
 from verdicts.frozen import change_text
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
+from verdicts.tables import interim_text
 
 from page.captions import said_once
 from page.claims import claim_fields, seeds_fields
@@ -92,6 +93,7 @@ def build(runs_dir: Path) -> str:
         verdicts=VERDICTS,
         scales=list(decided),
         changed=list(dict.fromkeys(filter(None, (change_text(rules, study.root) for study in studies)))),
+        interim=list(dict.fromkeys(filter(None, map(interim_text, decided.values())))),
         seeds=seeds,
         claims=claims,
         sections=sections,

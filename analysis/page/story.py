@@ -15,7 +15,7 @@ from verdicts.frozen import change_text
 from verdicts.judge import NOT, PARTLY
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
-from verdicts.tables import counts_text, markdown_table, part_line, parts_text
+from verdicts.tables import counts_text, interim_text, markdown_table, part_line, parts_text
 
 from page.captions import said_once
 from page.runs import cost_text
@@ -129,7 +129,7 @@ def _verdicts(study: Study, decisions: Decisions, changed: str) -> str:
         "holds. Partly: some do. Not replicated: none holds, and one fails. Open: the runs cannot tell."
     )
     smoke = " Scale smoke proves that everything runs; its verdicts say nothing." if study.scale == "smoke" else ""
-    over = [f"**{changed}**", ""] if changed else []
+    over = [line for text in (changed, interim_text(decisions)) if text for line in (f"**{text}**", "")]
     return "\n".join([*over, f"{counts_text(decisions)}. {how}{smoke}", "", *markdown_table(header, rows)])
 
 

@@ -48,6 +48,7 @@ class Decisions:
     """All claims of a scale, in the order of claims.yaml."""
 
     claims: tuple[Decision, ...]
+    confirmatory: tuple[int, ...] = ()  # seeds that are to decide
 
     def __iter__(self) -> Iterator[Decision]:
         return iter(self.claims)
@@ -110,7 +111,7 @@ def decide(root: Path, rules: Rules, functions: Functions | None = None) -> Deci
         why = claim.tried or next((part.reason for part in parts if part.outcome == "not run"), "")
         verdict = verdict_of(parts, claim.tried)
         decisions.append(Decision(claim, verdict, why, parts, study.cost(claim.experiments)))
-    return Decisions(tuple(decisions))
+    return Decisions(tuple(decisions), rules.common.confirmatory)
 
 
 def trained_seeds(study: Study, experiments: Sequence[str]) -> set[int]:

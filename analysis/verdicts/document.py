@@ -17,7 +17,7 @@ from verdicts.decide import Decision, Decisions
 from verdicts.frozen import change_text
 from verdicts.judge import Judged
 from verdicts.rules import Common, Rules
-from verdicts.tables import counts_text, estimate_text, markdown_table, number_text, parts_text, rule_text
+from verdicts.tables import counts_text, estimate_text, interim_text, markdown_table, number_text, parts_text, rule_text
 
 FIGURES = Path("figures")  # from docs/claims.md on
 _OUTCOMES = {"not run": "not run", "shown": "shown, not counted"}
@@ -30,6 +30,7 @@ def claims_sections(decided: Mapping[str, Decisions], studies: Mapping[str, Stud
         tests = sum(not math.isnan(judged.p) for decision in decisions for judged in decision.counted)
         seeds = listed(decisions.seeds) or "none that counts"
         head.append(f"Scale {scale}, seeds {seeds}: {counts_text(decisions)}. {tests} tests share one Holm correction.")
+        head += [f"**{text}**" for text in [interim_text(decisions)] if text]
     changes = [change_text(rules, study.root) for study in studies.values()]
     head += dict.fromkeys(filter(None, changes))
     scales = {

@@ -14,7 +14,7 @@ from sizes import sizes
 from pma.words import count
 from verdicts.decide import Decision, Decisions
 from verdicts.judge import Judged
-from verdicts.tables import BITS, counts_text, estimate_text, markdown_table, parts_text
+from verdicts.tables import BITS, counts_text, estimate_text, interim_text, markdown_table, parts_text
 
 DEVIATIONS = ROOT / "docs" / "deviations.md"
 
@@ -64,6 +64,7 @@ def claims_block(decided: Mapping[str, Decisions]) -> str:
             for decision in decisions
         ]
         header = ["the paper's claim", f"our numbers, scale {scale}", "verdict, part by part", "details"]
+        blocks += [f"**{text}**" for text in [interim_text(decisions)] if text]
         blocks += ["\n".join(markdown_table(header, rows)), f"Scale {scale}: {counts_text(decisions)}."]
     return "\n\n".join(blocks)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from formats import with_interval
+from formats import listed, with_interval
 
 from verdicts.decide import VERDICTS, Decision, Decisions
 from verdicts.judge import Judged
@@ -135,6 +135,18 @@ def part_line(judged: Judged) -> str:
         parts.append(f"the least of {len(judged.columns)}: {judged.headline_column}")
     parts += [contradiction.text for contradiction in judged.contradictions]
     return f"{judged.part.name} {judged.verb}{reason}: {', '.join(filter(None, parts))}"
+
+
+def interim_text(decisions: Decisions) -> str:
+    """What a reader must know while some of the seeds that decide are not trained yet; empty where all are."""
+    there, wanted = decisions.seeds, decisions.confirmatory
+    if len(there) >= len(wanted):
+        return ""
+    have = f"seed {listed(there)}" if there else "none"
+    return (
+        f"Interim: of the seeds that decide ({listed(wanted)}) these records have {have}. The numbers are theirs, "
+        "and the verdicts stand when all seeds are there."
+    )
 
 
 def counts_text(decisions: Iterable[Decision]) -> str:
