@@ -18,7 +18,7 @@ register(TrainingJob)
         ("annealed_moe_main", "annealed fork of moe_main"),
         ("continued_pma", "continued on other text from a merge of moe_main"),
         ("sft_baseline", "fine-tuned from the last snapshot of moe_main, 0.05 × rate"),
-        ("spike_pma", "resumed from a merge of spike, 25 × rate"),
+        ("spike_pma", "resumed from a merge of spike, 50 × rate"),
         ("lr_half", "from scratch, 0.5 × rate"),
     ],
 )

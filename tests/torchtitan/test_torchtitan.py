@@ -215,10 +215,10 @@ def test_the_config_says_what_ours_says(run, schedule, tmp_path):
 
 
 def test_a_fork_goes_on_from_the_checkpoint_of_its_parent(tmp_path):
-    cfg = config("scale=paper", "run=annealed_moe_10b_100b", f"runs_dir={tmp_path}")
+    cfg = config("scale=paper", "run=annealed_moe_3b_30b", f"runs_dir={tmp_path}")
     written = tables(cfg, "words")["CHECKPOINT"]
     step = cfg.init.parent.tokens // cfg.scale.batch_tokens
-    assert written["initial_load_path"] == f"{tmp_path}/paper/moe_10b_100b-seed0/torchtitan/checkpoint/step-{step}"
+    assert written["initial_load_path"] == f"{tmp_path}/paper/moe_3b_30b-seed0/torchtitan/checkpoint/step-{step}"
     assert written["initial_load_model_only"] is False and step % written["interval"] == 0
 
 
