@@ -22,6 +22,7 @@ from verdicts.check import check
 from verdicts.frozen import change_text, frozen_hash, published_hash, write_published_manifest
 from verdicts.rules import load_rules
 
+from pma.config import hash_json
 from pma.files import MANIFEST, publish_folder, write_json, write_text
 from pma.run import scientific
 from pma.words import short
@@ -103,10 +104,9 @@ def _add_experiment(fresh: Study, before: Study, name: str, out: Path) -> None:
             write_text(out / f"{table}.csv", rows.to_csv(index=False))
     share = len({seed_of(run) for run in kept}) / max(1, len({seed_of(run) for run in old.get("runs", {})}))
     seconds = new.get("seconds", 0.0) + share * old.get("seconds", 0.0)
-    shared = {
-        key: value for key, value in (new or old).items() if key != "stamp"
-    }  # of the runs that were asked for at once
+    shared = dict(new or old)
     runs = dict(sorted((kept | new.get("runs", {})).items(), key=lambda item: seed_of(item[0])))
+    shared["stamp"] = hash_json([_decides(shared), runs])  # a call's own stamp is of its seeds alone
     if fresh.has(name, "items.parquet"):
         shared["items"] = fresh.item_counts(name).to_numpy().tolist()
     write_json(out / MANIFEST, {**shared, "runs": runs, "seconds": round(seconds, 1)})

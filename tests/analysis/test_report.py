@@ -274,7 +274,7 @@ def _reads_values(tab, width: int) -> None:
     (tab.touchscreen.tap if width < 500 else tab.mouse.move)(*point)
     tip.wait_for(state="visible")
     first = tip.inner_text()
-    assert re.search(r"^[\d.]+[kM]\n", first) and re.search(r"WMA: -?0\.\d+ \u00b1 0\.\d+", first)
+    assert re.search(r"^[\d.]+[kM]\n", first) and re.search(r"WMA: -?0\.\d+", first)
     chart.focus()
     for _ in range(4):
         tab.keyboard.press("ArrowRight")

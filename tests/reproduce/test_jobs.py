@@ -58,7 +58,7 @@ def test_on_slurm_a_run_waits_for_the_one_it_starts_from(monkeypatch, tmp_path, 
     SchedulerJobs(job, configs).train(training_tasks(job, experiments, configs, dict.fromkeys(configs, 1.0)))
     sbatch = [options["slurm_additional_parameters"] for options in submitted]
     assert "dependency" not in sbatch[0] and "run=moe_main" in submitted[0]["overrides"]
-    assert len(sbatch) == 5 and all(options["dependency"] == "afterok:1" for options in sbatch[1:])
+    assert len(sbatch) == 6 and all(options["dependency"] == "afterok:1" for options in sbatch[1:])
     assert all(options["partition"] == "big" for options in sbatch)
     assert submitted[0]["nodes"] == 4 and submitted[0]["tasks_per_node"] == 8
 

@@ -72,7 +72,7 @@ class Scorers:
 
     def __init__(self) -> None:
         self._suites: dict[tuple[str, Path], Suite] = {}
-        self._last: tuple[tuple[Path, str, str], MergeScorer] | None = None
+        self._last: tuple[tuple[Path, str, str, str], MergeScorer] | None = None
 
     def suite(self, name: str, cfg: DictConfig) -> Suite:
         """Return a suite on the corpus of a run."""
@@ -83,7 +83,7 @@ class Scorers:
 
     def scorer(self, job: DictConfig, cfg: DictConfig, suite: str) -> MergeScorer:
         """Return what scores merges of a run with a suite."""
-        key = (run_folder(cfg), suite, job.data_dir)
+        key = (run_folder(cfg), suite, job.data_dir, job.scale.scoring)
         if self._last is None or self._last[0] != key:
             self._last = key, _scorer(job, cfg, self.suite(suite, cfg))
         return self._last[1]
