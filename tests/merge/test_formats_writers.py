@@ -1,4 +1,4 @@
-"""Checkpoints that Megatron-Core 0.16.1 and OLMo-core 3.0.0 wrote, read without their packages.
+"""Checkpoints that Megatron-Core 0.16.1 and 0.15.3 and OLMo-core 3.0.0 wrote, read without their packages.
 
 tests/interop/check.py lets the writers' own code write them, and packs them for here.
 """
@@ -27,7 +27,7 @@ def unpacked(tmp_path, request) -> tuple[Path, dict[str, torch.Tensor]]:
     return tmp_path / "checkpoint", torch.load(tmp_path / "expected.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("unpacked", ["megatron", "olmo"], indirect=True)
+@pytest.mark.parametrize("unpacked", ["megatron", "megatron_0_15", "olmo"], indirect=True)
 def test_a_checkpoint_of_a_writer_is_read_without_its_package(tmp_path, unpacked):
     checkpoint, expected = unpacked
     out = pma.merge([checkpoint, checkpoint], tmp_path / "out", dtype="newest")
@@ -38,7 +38,9 @@ def test_a_checkpoint_of_a_writer_is_read_without_its_package(tmp_path, unpacked
 
 
 @pytest.mark.parametrize(
-    "unpacked,names", [("megatron", {"SavePlan"}), ("olmo", {"_StorageInfo"})], indirect=["unpacked"]
+    "unpacked,names",
+    [("megatron", {"SavePlan"}), ("megatron_0_15", {"MCoreMetadata", "MCoreSavePlan"}), ("olmo", {"_StorageInfo"})],
+    indirect=["unpacked"],
 )
 def test_the_writers_metadata_hold_classes_of_their_own(unpacked, names, monkeypatch):
     checkpoint, _ = unpacked

@@ -83,11 +83,12 @@ def read_metadata(path: Path) -> metadata.Metadata:
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         first = str(error).split("\n")[0]
         raise ValueError(f"{path}: not the metadata of a torch distributed checkpoint ({first}); {_MEND}") from None
-    if not isinstance(contents, metadata.Metadata):
+    # Megatron-Core 0.15 writes a subclass of Metadata, which is not known here but holds the same.
+    tables = [getattr(contents, key, None) for key in ("state_dict_metadata", "storage_data")]
+    if not all(isinstance(table, dict) for table in tables):
         found = f"it names {contents.name}" if isinstance(contents, Unknown) else f"it is a {type(contents).__name__}"
         raise ValueError(f"{path}: not the metadata of a torch distributed checkpoint ({found}); {_MEND}")
-    where = (getattr(contents, "storage_data", None) or {}).items()
-    for index, info in where:
+    for index, info in contents.storage_data.items():
         if not all(hasattr(info, key) for key in ("relative_path", "offset", "length")):
             kind = info.name if isinstance(info, Unknown) else type(info).__name__
             raise ValueError(f"{path}: {kind} does not say where {index.fqn} lies; save it with torch's own writer")
