@@ -18,7 +18,7 @@ DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup browser test reproduce reproduce-NAME figures claims verify report wandb-replay publish plan bench bench-gpu lock $(SINGLE)
+.PHONY: help setup browser test test-interop reproduce reproduce-NAME figures claims verify report wandb-replay publish plan bench bench-gpu lock $(SINGLE)
 
 # A heading, and a line for each target from the ## after its name.
 group = echo; echo "$(1)"; for target in $(2); do \
@@ -28,7 +28,7 @@ help:
 	@echo "Averaging checkpoints in pre-training, measured again on small models. Times are for 2 CPU cores."
 	@$(call group,See the result (nothing is trained),figures report verify)
 	@$(call group,Do it again,reproduce reproduce-NAME claims plan wandb-replay)
-	@$(call group,Work on it,setup test publish bench bench-gpu lock)
+	@$(call group,Work on it,setup test test-interop publish bench bench-gpu lock)
 	@echo
 	@echo "NAME is one of $(SINGLE:reproduce-%=%)" | fold -s -w 110
 	@echo "SCALE=$(SCALE): or smoke (a minute, proves wiring alone), gpu, paper (bigger machines). SEEDS=0,1,... trains each seed."
@@ -57,6 +57,9 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+
+test-interop: setup ## checkpoints that Megatron-Core, OLMo-core and PEFT write themselves, merged and compared (about 5 minutes)
+	OMP_NUM_THREADS=1 $(PY) tests/interop/check.py
 
 reproduce: setup ## train, merge and score everything for one seed, draw it, lay it beside the published seeds (about 40 minutes)
 	@$(REPRODUCE) experiment=all

@@ -13,27 +13,32 @@ import numpy as np
 
 from pma.files import MANIFEST, read_manifest
 from pma.merge import diagnose
-from pma.merge.formats import Source, open_source
-from pma.merge.options import Policy
+from pma.merge.formats import Source, open_source, stack
+from pma.merge.options import Options, Policy
 from pma.merge.summary import Seen
 
 _HEAD = "lm_head.weight"
 
 
 @contextmanager
-def open_sources(names: Sequence[str | Path], prefix: str | None = None) -> Iterator[list[Source]]:
+def open_sources(names: Sequence[str | Path], options: Options | None = None) -> Iterator[list[Source]]:
     """Open sources by name, oldest first, and check that they are one architecture.
+
+    Args:
+        options: which part of each source is merged, and how adapters are.
 
     Raises:
         ValueError: naming the source and the first tensor that does not fit.
     """
     if not names:
         raise ValueError("no sources; give at least one checkpoint, oldest first")
-    with ExitStack() as stack:
-        sources = []
+    options = options or Options()
+    with ExitStack() as opened:
+        sources: list[Source] = []
         for name in names:
-            sources.append(open_source(name, prefix))
-            stack.callback(sources[-1].close)
+            sources.append(open_source(name, options.prefix, options.state, options.key))
+            opened.callback(sources[-1].close)
+        sources = stack(sources, options.lora)
         _drop_tied_heads(sources)
         for source in sources[1:]:
             _require_same(sources[0], source)
@@ -110,7 +115,7 @@ def judge(seen: Seen, sources: Sequence[Source], sums: Sequence[str], policy: Po
         ValueError: naming the source or the merge, and the tensor.
     """
     for source, content in zip(sources, seen.hashes, strict=True):
-        manifest = read_manifest(source.folder) if (source.folder / MANIFEST).exists() else {}
+        manifest = read_manifest(source.folder) if source.whole and (source.folder / MANIFEST).exists() else {}
         if manifest.get("content", content) != content:
             raise ValueError(
                 f"{source.name}: not what its {MANIFEST} says ({content} instead of {manifest['content']}): damaged, "

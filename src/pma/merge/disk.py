@@ -14,6 +14,7 @@ from pma import __version__
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write_json
 from pma.merge import diagnose, ranks, write
 from pma.merge.check import open_sources
+from pma.merge.content import source_hash
 from pma.merge.options import Merge, Options, Policy
 from pma.merge.plan import Plan, plan
 from pma.merge.summary import Seen
@@ -87,7 +88,7 @@ def preview(
     Raises:
         ValueError: as `merge_all`.
     """
-    with open_sources(names, options.prefix) as sources:
+    with open_sources(names, options) as sources:
         return check_outputs(plan(sources, [m.weights for m in merges], options, policy or Policy()), merges)
 
 
@@ -112,7 +113,7 @@ def merge_all(
         OSError: when the disk is full.
     """
     options, policy = options or Options(), policy or Policy()
-    with open_sources(names, options.prefix) as sources, ranks.group() as group, ExitStack() as stack:
+    with open_sources(names, options) as sources, ranks.group() as group, ExitStack() as stack:
         prepared = plan(sources, [merge.weights for merge in merges], options, policy, processes=True)
         check_outputs(prepared, merges)
         asides = None
@@ -139,7 +140,7 @@ def _open_writers(
     def open_all(create: bool) -> list[write.SafetensorsWriter]:
         writers = []
         for aside in asides:
-            writers.append(write.SafetensorsWriter(aside, prepared.stored(), prepared.options.shard_size, create))
+            writers.append(write.writer(aside, prepared.sources[-1], prepared.stored(), prepared.options, create))
             stack.callback(writers[-1].close)
         return writers
 
@@ -170,7 +171,7 @@ def _finish(
     for aside, merge, content in zip(asides, merges, seen.sum_hashes, strict=True):
         if options.format == "dcp":
             write.to_dcp(aside)
-        write.copy_assets(paths, aside, None if options.dtype == "newest" else options.dtype)
+        write.copy_assets(paths, aside, None if options.dtype == "newest" else options.dtype, sources[-1])
         if diagnostics is not None:
             write_json(aside / "diagnostics.json", diagnostics)
         manifest = _provenance(merge, prepared, seen, warnings)
@@ -181,13 +182,15 @@ def _finish(
 def _provenance(merge: Merge, prepared: Plan, seen: Seen, warnings: Sequence[str]) -> dict[str, Any]:
     options, sources = prepared.options, prepared.sources
     newest = read_manifest(sources[-1].folder) if (sources[-1].folder / MANIFEST).exists() else {}
+    # A stacked adapter is mostly the place that it leaves to the others: the hash is that of the adapter itself.
+    contents = [source_hash(s.inner) if s.copied else content for s, content in zip(sources, seen.hashes, strict=True)]
     types = sorted({info.dtype for source in sources for info in source.tensors.values() if info.floating})
     total = sum(merge.weights)
     provenance = {
         "recipe": dict(merge.recipe),
         "sources": [
             {"folder": source.name, "content": content, "weight": weight}
-            for source, content, weight in zip(sources, seen.hashes, merge.weights, strict=True)
+            for source, content, weight in zip(sources, contents, merge.weights, strict=True)
             if weight
         ],
         "sum_of_weights": total,
@@ -199,4 +202,10 @@ def _provenance(merge: Merge, prepared: Plan, seen: Seen, warnings: Sequence[str
         "warnings": list(warnings),
         "version": __version__,
     }
+    part = {key: value for key in ("prefix", "state", "key") if (value := getattr(options, key)) is not None}
+    if sources[-1].adapter is not None:
+        part["lora"] = options.lora
+    if sources[-1].dequantized:
+        part["dequantized"] = True
+    provenance |= part
     return provenance | ({"corpus": newest["corpus"]} if "corpus" in newest else {})

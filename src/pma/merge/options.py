@@ -50,6 +50,9 @@ class Options:
     shard_size: int = 5_000_000_000  # bytes of an output file at most, unless one tensor is larger
     assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
     prefix: str | None = None  # take only tensors whose names begin with it, and take it off
+    state: str | None = None  # model | ema, of checkpoints that hold the weights and an average of them
+    key: str | None = None  # path of the state dict in a .pt, .pth, .bin or .ckpt file: key=ema.shadow
+    lora: str = "exact"  # of adapters: exact (the mean of their products; ranks add up) | factors (A and B apart)
     memory: int = 8_388_608  # bytes for blocks in flight
     threads: int = 0  # 0: the cores this process may use. Does not change the bits
     diagnose: bool = True  # distances, cosines and variances into diagnostics.json; outliers are looked for anyway
@@ -62,6 +65,10 @@ class Options:
             raise ValueError(f"accumulate={self.accumulate}: choose float32 or float64")
         if self.format not in ("safetensors", "dcp"):
             raise ValueError(f"format={self.format}: choose safetensors or dcp")
+        if self.state not in (None, "model", "ema"):
+            raise ValueError(f"state={self.state}: choose model or ema")
+        if self.lora not in ("exact", "factors"):
+            raise ValueError(f"lora={self.lora}: choose exact or factors")
         if self.assets is not None and not Path(self.assets).is_dir():
             raise ValueError(f"assets={self.assets}: no such folder; give one with config.json and tokenizer")
         if self.shard_size < 1 or self.memory < 1:

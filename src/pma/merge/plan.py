@@ -95,15 +95,18 @@ def plan(
     options.check()
     policy.check()
     sums = [Sum(check_weights(w, len(sources), options.accumulate), DTYPES[options.dtype]) for w in weights]
+    if sources[-1].adapter is not None and options.format == "dcp":
+        raise ValueError("format=dcp: adapters are written as PEFT reads them; leave format=safetensors")
     router_biases = sorted(name for name in sources[-1].tensors if _ROUTER_BIAS.search(name))
     work = Pass(
         sources,
         sums,
-        newest_only=frozenset(router_biases if policy.router_bias == "newest" else ()),
+        newest_only=sources[-1].copied | frozenset(router_biases if policy.router_bias == "newest" else ()),
         accumulate=options.accumulate,
         memory=options.memory,
         threads=options.cores(),
         processes=processes,
-        grams=options.diagnose or len(sources) >= FEWEST,
+        # Stacked adapters stand in places of their own, where distances between them say nothing.
+        grams=not sources[-1].copied and (options.diagnose or len(sources) >= FEWEST),
     )
     return Plan(sources, sums, work, options, policy, router_biases)

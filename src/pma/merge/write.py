@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,23 @@ from typing import Any
 import numpy as np
 
 from pma.files import MANIFEST, write_json
-from pma.merge.formats import SAFETENSORS, SIZES, Source, TensorInfo
+from pma.merge.formats import ADAPTER, SAFETENSORS, SIZES, Source, TensorInfo
+from pma.merge.options import Options
 
 WEIGHTS = (".safetensors", ".distcp", ".metadata")  # ends of names of weight files, which the content hash stands for
 _STRETCH = 2**23  # bytes: the disk begins with so many when they are there, so that the fsync at the end waits less
-_NOT_ASSETS = {MANIFEST, "trainer_state.json", "optimizer_config.json"}
+# What speaks of the checkpoint and not of the model: the Trainer's, Megatron's and OLMo-core's.
+_NOT_ASSETS = {MANIFEST, "trainer_state.json", "optimizer_config.json", "metadata.json", ".metadata.json"}
+_CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
 _ASSETS = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 
 
 def assets(source: Source, folder: Path | None) -> list[Path]:
     """Config, generation config, tokenizer, code and licence that go with a model: of `folder`, or of the source."""
+    if folder is None and source.format != "dcp":
+        configs = [source.folder / name for name in (_CONFIG, _ADAPTER_CONFIG)]
+        if not any(path.is_file() for path in configs):
+            return []  # a file among others that have nothing to do with it
     files = sorted(path for path in (folder or source.folder).iterdir() if path.is_file())
     return [
         path
@@ -32,15 +40,24 @@ def assets(source: Source, folder: Path | None) -> list[Path]:
     ]
 
 
-def copy_assets(paths: Sequence[Path], output: Path, dtype: str | None) -> None:
-    """Copy them; config.json says the storage type of the weights (a name of torch), if one is given."""
+def copy_assets(paths: Sequence[Path], output: Path, dtype: str | None, source: Source) -> None:
+    """Copy them, and correct what they say of the weights.
+
+    Args:
+        dtype: storage type of the weights, a name of torch; null: as config.json says.
+        source: the newest.
+    """
     for path in paths:
         shutil.copyfile(path, output / path.name)
-    config = output / "config.json"
-    if dtype and config.is_file():  # from_pretrained believes the config, whatever the file holds
+    if source.adapter is not None:
+        write_json(output / _ADAPTER_CONFIG, source.adapter)
+    config = output / _CONFIG
+    if (dtype or source.dequantized) and config.is_file():  # from_pretrained believes it, whatever the file holds
         values = json.loads(config.read_text(encoding="utf-8"))
+        if source.dequantized:
+            values.pop("quantization_config", None)
         values.pop("torch_dtype", None)
-        write_json(config, {**values, "dtype": dtype})
+        write_json(config, {**values, "dtype": dtype or "float32"})
 
 
 class SafetensorsWriter:
@@ -49,12 +66,20 @@ class SafetensorsWriter:
     Args:
         shard_bytes: largest size of a shard; a tensor alone may exceed it.
         create: whether this process lays out the files (another may, and this one only fills in).
+        single: name of the file, where there is one.
 
     Raises:
         OSError: here or in `write`, when the disk cannot hold them.
     """
 
-    def __init__(self, folder: Path, tensors: Mapping[str, TensorInfo], shard_bytes: int, create: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tensors: Mapping[str, TensorInfo],
+        shard_bytes: int,
+        create: bool = True,
+        single: str = SAFETENSORS,
+    ) -> None:
         self._where: dict[str, tuple[str, int]] = {}
         self._files: dict[str, int] = {}
         # Wide types first, so that every tensor is aligned to its own type; then by name.
@@ -69,7 +94,7 @@ class SafetensorsWriter:
             size += tensors[name].nbytes
         for i, names in enumerate(shards):
             many = len(shards) > 1
-            file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" if many else SAFETENSORS
+            file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" if many else single
             self._lay_out(folder / file, names, tensors, create)
         if create and len(shards) > 1:
             total = sum(info.nbytes for info in tensors.values())
@@ -117,6 +142,15 @@ class SafetensorsWriter:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files = {}
+
+
+def writer(
+    folder: Path, newest: Source, tensors: Mapping[str, TensorInfo], options: Options, create: bool
+) -> SafetensorsWriter:
+    """Lay out the weights of a merge: a model in shards, an adapter in the one file that PEFT reads."""
+    if newest.adapter is None:
+        return SafetensorsWriter(folder, tensors, options.shard_size, create)
+    return SafetensorsWriter(folder, tensors, sys.maxsize, create, ADAPTER)
 
 
 def to_dcp(folder: Path) -> None:

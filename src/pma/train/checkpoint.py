@@ -21,7 +21,7 @@ from torch.distributed import checkpoint as dcp
 from pma.files import publish_folder, write_json
 from pma.layout import checkpoints
 from pma.merge.formats import DCP
-from pma.merge.formats.dcp import MetadataUnpickler
+from pma.merge.formats.dcp_metadata import read_metadata
 from pma.model.build import copy_parameters, laid_out_as
 from pma.snapshot import copy_to_cpu
 
@@ -144,8 +144,7 @@ class _Reader(dcp.FileSystemReader):
     """Reads a torch distributed checkpoint without executing pickles."""
 
     def read_metadata(self) -> dcp.Metadata:
-        with (Path(self.path) / DCP).open("rb") as file:
-            metadata = MetadataUnpickler(file).load()
+        metadata = read_metadata(Path(self.path) / DCP)
         metadata.storage_meta = metadata.storage_meta or dcp.metadata.StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata

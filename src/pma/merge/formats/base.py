@@ -7,15 +7,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 # Bytes of an element, by safetensors' names.
 FLOATS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
-SIZES = FLOATS | INTEGERS
+SCALED = {"F8_E4M3": 1, "F8_E5M2": 1}  # numbers of which another tensor holds the scales
+SIZES = FLOATS | INTEGERS | SCALED
 
 SAFETENSORS, TORCH, DCP = "model.safetensors", "pytorch_model.bin", ".metadata"
+DCP_HOMES = (".", "model_and_optim", "weights", "pytorch_model_fsdp_0")  # OLMo-core, NeMo, accelerate
 SPAN = 2**22  # elements: the unit of work and of hashing, so a change of it changes every content hash
 
 
@@ -47,25 +50,26 @@ class Source:
 
     Attributes:
         name: as the user gave it.
-        folder: where it lies.
+        folder: where it lies, with its config and tokenizer.
         format: safetensors | torch | dcp.
         tensors: type and shape of each tensor, in the order of the names.
-
-    Raises:
-        ValueError: for types that cannot be averaged, such as fp8.
+        whole: whether it is all that `folder` holds, so that a manifest there speaks of it.
+        dequantized: whether scaled types were multiplied by their scales.
+        inner: the source that this one is a view of, where it is one.
+        adapter: config of a merge of LoRA adapters, where it is one.
+        copied: floating tensors that a merge takes from the newest source instead of averaging them.
     """
 
+    whole = True
+    dequantized = False
+    adapter: dict[str, Any] | None = None
+    inner: Source
+    copied: frozenset[str] = frozenset()
     format = ""
 
     def __init__(self, name: str, folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
         self.name, self.folder = name, folder
         self.tensors = dict(sorted(tensors.items()))
-        for tensor, info in self.tensors.items():
-            if info.dtype not in SIZES:
-                raise ValueError(
-                    f"{name}: tensor {tensor} has type {info.dtype}, whose values mean nothing without their scales; "
-                    f"convert the model to bfloat16 first"
-                )
 
     def read(self, name: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (uint8) with the bytes of a tensor from element `start` on, in row-major order."""
@@ -77,6 +81,28 @@ class Source:
 
     def close(self) -> None:
         """Close the files."""
+
+
+class View(Source):
+    """Another source with some of its tensors left out, renamed or changed."""
+
+    def __init__(self, inner: Source, tensors: Mapping[str, TensorInfo]) -> None:
+        super().__init__(inner.name, inner.folder, tensors)
+        self.inner, self.format, self.dequantized, self.whole = inner, inner.format, inner.dequantized, inner.whole
+
+    def read(self, name: str, start: int, out: np.ndarray) -> None:
+        self.inner.read(name, start, out)
+
+    def files(self) -> list[Path]:
+        return self.inner.files()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def dcp_home(folder: Path) -> Path | None:
+    """Where the torch distributed checkpoint of a folder lies, in it or in one of the places that writers choose."""
+    return next((folder / home for home in DCP_HOMES if (folder / home / DCP).is_file()), None)
 
 
 def iterate_spans(info: TensorInfo) -> Iterator[tuple[int, int]]:

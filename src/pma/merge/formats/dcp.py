@@ -1,16 +1,13 @@
 """Torch distributed checkpoints: their shards read in pieces, whatever the sharding was, and no pickle executed.
 
-`.metadata` is a pickle, read by an unpickler that knows DCP's own classes and nothing else. The shards are what
-torch.save writes, a zip whose one entry holds the numbers as they are: they are mapped, never loaded.
+The shards are what torch.save writes, a zip whose one entry holds the numbers as they are: they are mapped, never
+loaded. pma.merge.formats.dcp_metadata reads where they lie.
 """
 
 from __future__ import annotations
 
-import collections
 import math
 import mmap
-import pathlib
-import pickle
 import re
 import zipfile
 from dataclasses import dataclass
@@ -20,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed.checkpoint import filesystem, metadata
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from pma.merge.formats.base import DCP, SIZES, Source, TensorInfo
+from pma.merge.formats.base import DCP, SIZES, Source, TensorInfo, dcp_home
+from pma.merge.formats.dcp_metadata import read_metadata
 from pma.merge.formats.torch import torch_dtypes
 
 # What torch's distributed checkpoints hold beside a model. Anything else is named by the option prefix.
@@ -56,23 +53,6 @@ class _Window:
         return True
 
 
-class MetadataUnpickler(pickle.Unpickler):
-    """Knows the classes that DCP's metadata is made of, and refuses any other."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch.serialization" and name == "_get_layout":
-            return torch.serialization._get_layout
-        if module in ("torch", "torch._C") and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        known = [getattr(metadata, n) for n in (*metadata.__all__, "_MEM_FORMAT_ENCODING") if hasattr(metadata, n)]
-        known += [filesystem._StorageInfo, torch.Size, collections.OrderedDict, pathlib.PosixPath, pathlib.Path]
-        for kind in known:
-            same_module = kind.__module__ == module or module in ("torch", "pathlib", "pathlib._local")
-            if kind.__name__ == name and same_module:
-                return kind
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which metadata of a checkpoint does not need")
-
-
 @dataclass(frozen=True)
 class _Shard:
     """One piece of a tensor: where it lies in the tensor, and its bytes in a file."""
@@ -90,7 +70,8 @@ class DcpSource(Source):
 
     def __init__(self, name: str, folder: Path) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
-        contents = self._metadata(folder / DCP)
+        self._home = dcp_home(folder) or folder
+        contents = read_metadata(self._home / DCP)
         items: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
         for index, info in contents.storage_data.items():
             items.setdefault(index.fqn, []).append((tuple(index.offset or ()), info))
@@ -107,17 +88,10 @@ class DcpSource(Source):
             if missing or sum(map(math.prod, sizes.values())) != infos[tensor].count:
                 raise ValueError(f"{folder}: tensor {tensor} is not whole in it; save the checkpoint again")
             self._shards[tensor] = sorted(
-                (self._shard(folder, tensor, at, sizes[at], info, dtype) for at, info in where.items() if at in sizes),
+                (self._shard(tensor, at, sizes[at], info, dtype) for at, info in where.items() if at in sizes),
                 key=lambda shard: shard.offsets,
             )
         super().__init__(name, folder, infos)
-
-    def _metadata(self, path: Path) -> Any:
-        try:
-            with open(path, "rb") as file:
-                return MetadataUnpickler(file).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path}: not the metadata of a torch distributed checkpoint ({error})") from None
 
     def _map(self, path: Path) -> memoryview:
         if path not in self._maps:
@@ -125,10 +99,8 @@ class DcpSource(Source):
                 self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return memoryview(self._maps[path])
 
-    def _shard(
-        self, folder: Path, tensor: str, offsets: tuple[int, ...], sizes: tuple[int, ...], info: Any, dtype: str
-    ) -> _Shard:
-        path = folder / info.relative_path
+    def _shard(self, tensor: str, offsets: tuple[int, ...], sizes: tuple[int, ...], info: Any, dtype: str) -> _Shard:
+        path = self._home / info.relative_path
         if getattr(info, "transform_descriptors", None):
             raise ValueError(f"{path}: compressed ({info.transform_descriptors}); save it without transforms")
         if not path.is_file() or path.stat().st_size < info.offset + info.length:
@@ -174,7 +146,7 @@ class DcpSource(Source):
         rows[target] = part.reshape(high - low, *sizes[1:])
 
     def files(self) -> list[Path]:
-        return [self.folder / DCP, *sorted(self.folder.glob("*.distcp"))]
+        return [self._home / DCP, *sorted(self._home.glob("*.distcp"))]
 
     def close(self) -> None:
         self._maps = {}

@@ -1,52 +1,33 @@
-"""Opening a source by its name: a folder in any format, or a revision of the Hugging Face hub."""
+"""Opening a source by its name: a folder or file in any format, or a revision of the Hugging Face hub."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from pma.merge.formats.base import DCP, SAFETENSORS, TORCH, Source
+from pma.merge.formats.adapter import ADAPTER, ADAPTER_TORCH, Adapter
+from pma.merge.formats.base import DCP, SAFETENSORS, TORCH, Source, dcp_home, shards_of
+from pma.merge.formats.found import found
+from pma.merge.formats.part import choose_part
 from pma.merge.formats.safetensors import SafetensorsSource
+from pma.merge.formats.scaled import dequantize
 
+_TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 
 
-class _Prefixed(Source):
-    """The tensors of a source under a prefix, without it."""
-
-    def __init__(self, inner: Source, prefix: str) -> None:
-        self._inner, self._prefix, self.format = inner, prefix, inner.format
-        tensors = {k.removeprefix(prefix): v for k, v in inner.tensors.items() if k.startswith(prefix)}
-        if not tensors:
-            some = ", ".join(list(inner.tensors)[:3])
-            raise ValueError(f"prefix={prefix}: no tensor of {inner.name} begins so; it has {some}, ...")
-        super().__init__(inner.name, inner.folder, tensors)
-
-    def read(self, name: str, start: int, out: np.ndarray) -> None:
-        self._inner.read(self._prefix + name, start, out)
-
-    def files(self) -> list[Path]:
-        return self._inner.files()
-
-    def close(self) -> None:
-        self._inner.close()
-
-
 def fetch(name: str) -> Path:
-    """Return the folder of a source; `repo@revision` of the Hugging Face hub is fetched into the hub's cache first.
+    """Return the folder or file of a source; `repo@revision` of the hub is fetched into the hub's cache first.
 
     Raises:
         ValueError: when it is neither, or the hub does not give it.
     """
     folder = Path(name)
-    if folder.is_dir():
+    if folder.exists():
         return folder
     match = _HUB.fullmatch(name)
     if match is None:
-        raise ValueError(f"{name}: no such folder; give a model folder, or a hub model as repo@revision")
+        raise ValueError(f"{name}: no such folder; give a model folder or file, or a hub model as repo@revision")
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -64,36 +45,72 @@ def fetch(name: str) -> Path:
         ) from None
 
 
-def open_source(name: str | Path, prefix: str | None = None) -> Source:
+def open_source(
+    name: str | Path, prefix: str | None = None, state: str | None = None, key: str | None = None
+) -> Source:
     """Open a checkpoint from its headers alone.
 
     Args:
-        name: a folder, or `repo@revision` of the Hugging Face hub.
-        prefix: take only the tensors whose name begins with it, and take it off.
+        name: a folder, a file, or `repo@revision` of the Hugging Face hub.
+        prefix: take only the tensors whose name begins with it, and take it off; "" takes all.
+        state: model | ema, of a checkpoint that holds the weights and an average of them.
+        key: path of the state dict in a file of torch.save.
 
     Raises:
-        ValueError: when nothing readable is there, or not all of it, saying what is missing.
+        ValueError: when nothing readable is there, or not all of it, saying what is missing; or when it is not clear
+            which part is the model.
     """
-    folder = fetch(str(name))
-    source = _detect(folder)(str(name), folder)
-    return source if prefix is None else _Prefixed(source, prefix)
+    path = fetch(str(name))
+    source = (_open_folder if path.is_dir() else _open_file)(str(name), path, key, state)
+    try:
+        if key is not None and source.format != "torch":
+            raise ValueError(f"key={key}: {name} is no file of torch.save; prefix=... names a part of other formats")
+        chosen = getattr(source, "chosen", False)  # by an entry of the file, not by the names of tensors
+        return choose_part(dequantize(source), prefix, None if chosen else state)
+    except ValueError:
+        source.close()
+        raise
 
 
-def _detect(folder: Path) -> Callable[[str, Path], Source]:
+def _open_folder(name: str, folder: Path, key: str | None, state: str | None) -> Source:
     def holds(file: str) -> bool:
         return (folder / file).is_file() or (folder / f"{file}.index.json").is_file()
 
     if holds(SAFETENSORS):
-        return SafetensorsSource
+        return SafetensorsSource(name, folder)
     if holds(TORCH):
-        from pma.merge.formats.torch import TorchSource
-
-        return TorchSource
-    if (folder / DCP).is_file():
+        return _open_torch(name, folder, list(shards_of(folder, TORCH)), key, state)
+    if (folder / ADAPTER).is_file():
+        return Adapter(SafetensorsSource(name, folder, ADAPTER))
+    if (folder / ADAPTER_TORCH).is_file():
+        return Adapter(_open_torch(name, folder, [folder / ADAPTER_TORCH], key, state))
+    if dcp_home(folder) is not None:
         from pma.merge.formats.dcp import DcpSource
 
-        return DcpSource
+        return DcpSource(name, folder)
+    indices = list(folder.glob("*.safetensors.index.json"))
+    singles = [path.name.removesuffix(".index.json") for path in indices or folder.glob("*.safetensors")]
+    if len(singles) == 1:
+        return SafetensorsSource(name, folder, singles[0])
     raise ValueError(
-        f"{folder}: no checkpoint in it; looked for {SAFETENSORS}, {TORCH}, their index.json, and the {DCP} of a torch "
-        f"distributed checkpoint"
+        f"{folder}: no checkpoint in it; looked for {SAFETENSORS}, {TORCH}, their index.json, {ADAPTER}, and the {DCP} "
+        f"of a torch distributed checkpoint; {found(folder)}"
     )
+
+
+def _open_file(name: str, path: Path, key: str | None, state: str | None) -> Source:
+    if path.suffix == ".safetensors":
+        source: Source = SafetensorsSource(name, path.parent, path.name)
+    elif path.suffix in _TORCH_FILES:
+        source = _open_torch(name, path.parent, [path], key, state)
+    else:
+        known = ", ".join((".safetensors", *_TORCH_FILES))
+        raise ValueError(f"{name}: a file of no known kind; give one of {known}, or a folder")
+    source.whole = False
+    return Adapter(source) if path.name in (ADAPTER, ADAPTER_TORCH) else source
+
+
+def _open_torch(name: str, folder: Path, files: list[Path], key: str | None, state: str | None) -> Source:
+    from pma.merge.formats.torch import TorchSource
+
+    return TorchSource(name, folder, files, key, state)

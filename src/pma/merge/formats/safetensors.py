@@ -16,14 +16,18 @@ _MEND = "fetch or train it again"
 
 
 class SafetensorsSource(Source):
-    """One file or shards."""
+    """One file or shards.
+
+    Args:
+        single: name of the file that holds all weights, where they are not in shards.
+    """
 
     format = "safetensors"
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, single: str = SAFETENSORS) -> None:
         self._where: dict[str, tuple[Path, int]] = {}
         infos: dict[str, TensorInfo] = {}
-        self._files = shards_of(folder, SAFETENSORS)
+        self._files = shards_of(folder, single)
         for path, listed in self._files.items():
             tensors = read_header(path)
             for tensor in sorted(listed - tensors.keys()):

@@ -1,44 +1,63 @@
-"""pytorch_model.bin, read through torch's weights_only loader, memory-mapped."""
+"""Files of torch.save, read through torch's weights_only loader, memory-mapped.
+
+Which part of a file is the model, in this order: what `key` names; the file itself, where all its values are tensors;
+the one entry whose values all are (Lightning's `state_dict`, or `model`, `module`, ...). Where several entries are,
+optimizers, schedulers and generators of random numbers are left out; if several remain, the user has to say.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from pma.merge.formats.base import TORCH, Source, TensorInfo, shards_of
+from pma.merge.formats.base import Source, TensorInfo
+from pma.merge.formats.part import is_copy
+
+_NO_MODEL = re.compile(r"optim|sched|rng|random|scaler", re.IGNORECASE)
+_EXTRA = "_extra_state"  # what layers of Transformer Engine keep beside their weights
 
 
 @cache
 def torch_dtypes() -> dict[torch.dtype, str]:
     """Safetensors' name of each type that torch and safetensors both know."""
     names = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16", "BOOL": "bool"}
+    names |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
     for bits in (8, 16, 32, 64):
         names |= {f"I{bits}": f"int{bits}", f"U{bits}": f"uint{bits}"}
     return {getattr(torch, name): short for short, name in names.items()}
 
 
 class TorchSource(Source):
-    """One file or shards."""
+    """One file or shards.
+
+    Args:
+        folder: where its config lies.
+        files: the file, or all shards.
+        key: path of the state dict in a file, with dots between the entries.
+        state: model | ema; null: a file holds one of them.
+
+    Attributes:
+        chosen: whether `state` decided between the entries of a file.
+    """
 
     format = "torch"
+    chosen = False
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self._files = shards_of(folder, TORCH)
+    def __init__(
+        self, name: str, folder: Path, files: list[Path], key: str | None = None, state: str | None = None
+    ) -> None:
+        self._files = files
         self._loaded: dict[str, torch.Tensor] = {}
         for path in self._files:
-            try:
-                state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-            except Exception as error:  # pickle's, zipfile's and torch's own
-                first = str(error).strip().split("\n")[0]
-                raise ValueError(
-                    f"{path}: not a whole state dict in torch's zip format ({first}); save it again with torch.save"
-                ) from None
-            for tensor, value in state.items():
-                if not isinstance(value, torch.Tensor):
-                    raise ValueError(f"{path}: {tensor} is no tensor; give a plain state dict of the model")
+            tensors, chosen = state_dict(path, key, state)
+            self.chosen |= chosen
+            for tensor, value in tensors.items():
                 self._loaded[tensor] = value.detach().contiguous()
         infos = {
             k: TensorInfo(torch_dtypes().get(v.dtype, str(v.dtype)), tuple(v.shape)) for k, v in self._loaded.items()
@@ -55,3 +74,71 @@ class TorchSource(Source):
 
     def close(self) -> None:
         self._loaded = {}
+
+
+def state_dict(path: Path, key: str | None = None, state: str | None = None) -> tuple[dict[str, torch.Tensor], bool]:
+    """Tensors of the model in a file of torch.save, and whether `state` decided which they are.
+
+    Raises:
+        ValueError: when the file is damaged, needs code of its own to be read, or does not say which part is the model.
+    """
+    try:
+        contents = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:  # pickle's, zipfile's and torch's own
+        first = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path}: not a whole state dict in torch's zip format ({_blamed(error) or first}); load it where you "
+            f"trust it, and save its state dict again with torch.save"
+        ) from None
+    chosen = False
+    if key is not None:
+        contents = _entry(path, contents, key)
+    elif not _all_tensors(contents):
+        contents, chosen = _only_state_dict(path, contents, state)
+    for tensor, value in contents.items():
+        if not isinstance(value, torch.Tensor) and not str(tensor).endswith(_EXTRA):
+            raise ValueError(f"{path}: {tensor} is no tensor; name the state dict of the model in it with key=NAME")
+    tensors = {str(k): v for k, v in contents.items() if isinstance(v, torch.Tensor) and not str(k).endswith(_EXTRA)}
+    return tensors, chosen
+
+
+def _blamed(error: Exception) -> str:
+    """The class that weights_only does not load, where the message names one."""
+    match = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+    return f"it holds an object of {match[1]}, which weights_only does not load" if match else ""
+
+
+def _all_tensors(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    kept = [v for k, v in value.items() if not str(k).endswith(_EXTRA)]
+    return bool(kept) and all(isinstance(v, torch.Tensor) for v in kept)
+
+
+def _entry(path: Path, contents: Any, key: str) -> Mapping[Any, Any]:
+    for step in key.split("."):
+        if not isinstance(contents, Mapping) or step not in contents:
+            there = ", ".join(map(str, contents)) if isinstance(contents, Mapping) else f"a {type(contents).__name__}"
+            raise ValueError(f"{path}: key={key}: no {step} there, only {there[:200]}")
+        contents = contents[step]
+    if not isinstance(contents, Mapping) or not contents:
+        raise ValueError(f"{path}: key={key}: that is no state dict but a {type(contents).__name__}")
+    return contents
+
+
+def _only_state_dict(path: Path, contents: Any, state: str | None) -> tuple[Mapping[Any, Any], bool]:
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"{path}: holds a {type(contents).__name__} and no state dict; save model.state_dict()")
+    entries = [str(k) for k, value in contents.items() if _all_tensors(value)]
+    if len(entries) > 1:
+        entries = [entry for entry in entries if not _NO_MODEL.search(entry)]
+    several = len(entries) > 1
+    if state is not None and several:
+        entries = [entry for entry in entries if is_copy(entry) == (state == "ema")]
+    if len(entries) == 1:
+        chosen = state is not None and is_copy(entries[0]) == (state == "ema") and (several or state == "ema")
+        return next(value for k, value in contents.items() if str(k) == entries[0]), chosen
+    some = ", ".join(map(str, list(contents)[:8])) or "nothing"
+    if not entries:
+        raise ValueError(f"{path}: not a state dict, nor is one an entry of it; it has {some}; name it with key=PATH")
+    raise ValueError(f"{path}: {' and '.join(entries)} are state dicts; say which to merge with key={entries[0]}")

@@ -1,0 +1,116 @@
+"""Checkpoints of the real writers, merged and compared with float64: `python tests/interop/check.py`.
+
+Makes an environment of its own with Megatron-Core 0.16 and 0.15, OLMo-core and PEFT (about 3 minutes and 1.5 GB the
+first time), lets their own code write three checkpoints each, in two processes on the CPU, merges them with this
+package, and compares every tensor. Needs the package index. `--fixtures` renews the files in tests/merge/fixtures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+import pma
+
+HERE = Path(__file__).parent
+PACKAGES = ["torch==2.13.0", "megatron-core==0.16.1", "ai2-olmo-core==3.0.0", "psutil", "peft==0.21.2"]
+OLDER = {"megatron_0_15": "megatron-core==0.15.3"}  # beside them, in folders of their own
+# The names of a writer's checkpoints, and its script.
+WRITERS = {
+    "megatron": ("iter_{:07d}", "write_megatron.py"),
+    "megatron_0_15": ("iter_{:07d}", "write_megatron.py"),
+    "olmo": ("step{}", "write_olmo.py"),
+}
+STEPS = (10, 20, 30)
+WEIGHTS = (0.2, 0.3, 0.5)
+
+
+def environment(folder: Path) -> Path:
+    """Return the Python of an environment with the writers, made if it is not there."""
+    python = folder / "bin" / "python"
+    if not (folder / ".installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *PACKAGES], check=True)
+        for writer, package in OLDER.items():
+            subprocess.run([*install, "--no-deps", "--target", folder / writer, package], check=True)
+        (folder / ".installed").touch()
+    return python
+
+
+def write(python: Path, writer: str, script: str, out: Path) -> None:
+    """Let a writer's own code write its checkpoints below `out`."""
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    older = {"PYTHONPATH": str(python.parents[1].absolute() / writer)} if writer in OLDER else {}
+    subprocess.run([python, *launch, HERE / script, out], check=True, env={**os.environ, **older})
+
+
+def compare(out: Path, name: str) -> float:
+    """Merge the checkpoints below `out`, and return the largest difference from the sum in float64."""
+    merged = pma.merge([out / name.format(step) for step in STEPS], out / "merged", weights=WEIGHTS, dtype="float32")
+    made = load_file(merged / "model.safetensors")
+    kept = [torch.load(out / f"expected-{step}.pt", weights_only=True) for step in STEPS]
+    if made.keys() != kept[0].keys():
+        raise SystemExit(f"{out}: other tensors than the writer's: {sorted(made.keys() ^ kept[0].keys())[:5]}")
+    worst = 0.0
+    for tensor, values in made.items():
+        expected = sum(weight * each[tensor].double() for weight, each in zip(WEIGHTS, kept, strict=True))
+        worst = max(worst, float((values.double() - expected).abs().max()))
+    return worst
+
+
+def compare_adapters(python: Path, out: Path) -> float:
+    """Merge adapters that PEFT trained; the largest difference between PEFT's models and their mean, in float64."""
+    script = HERE / "peft_adapters.py"
+    subprocess.run([python, script, "write", out], check=True)
+    merged = pma.merge([out / f"checkpoint-{step}" for step in STEPS], out / "merged", weights=WEIGHTS)
+    command = [python, script, "verify", out, merged, *map(str, WEIGHTS)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def report(writer: str, worst: float) -> None:
+    """Print how far a merge is from float64.
+
+    Raises:
+        SystemExit: when it is further than rounding explains.
+    """
+    print(f"{writer}: {len(STEPS)} checkpoints merged, largest difference from float64 {worst:.1e}", flush=True)
+    if worst > 1e-6:
+        raise SystemExit(f"{writer}: more than rounding to fp32 explains")
+
+
+def renew(out: Path, name: str, fixture: Path) -> None:
+    """Pack one checkpoint and what it should hold for the quick tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(out / name.format(STEPS[0]), Path(folder) / "checkpoint")
+        shutil.copy(out / f"expected-{STEPS[0]}.pt", Path(folder) / "expected.pt")
+        shutil.make_archive(str(fixture), "xztar", folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--environment", type=Path, default=HERE / ".venv", help="where the writers are installed")
+    parser.add_argument("--fixtures", action="store_true", help="renew tests/merge/fixtures")
+    arguments = parser.parse_args()
+    python = environment(arguments.environment)
+    for writer, (name, script) in WRITERS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / writer
+            write(python, writer, script, out)
+            if arguments.fixtures:
+                renew(out, name, HERE.parent / "merge" / "fixtures" / writer)
+            report(writer, compare(out, name))
+    with tempfile.TemporaryDirectory() as folder:
+        report("peft", compare_adapters(python, Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
