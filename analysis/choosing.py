@@ -16,7 +16,7 @@ from formats import millions, quantity, rate, with_interval
 from records import Study
 from verdicts.decide import Decision, Decisions
 from verdicts.evidence.scores import smallest_effect
-from verdicts.judge import NOT_REACHED, Judged
+from verdicts.judge import NOT_REACHED, NOT_RUN, Judged
 from verdicts.student import Student
 from verdicts.tables import markdown_table, parts_text
 
@@ -66,7 +66,9 @@ def _runs(table: pd.DataFrame) -> str:
 def _verdict(decision: Decision) -> str:
     """A claim with its verdict and its parts, and a link to all of it."""
     claim = decision.claim
-    found = parts_text(decision) or decision.why
+    found = parts_text(decision)
+    if decision.parts and decision.verdict != NOT_RUN:
+        found = "; ".join(f"{judged.said}: {judged.part.says}" for judged in decision.counted)
     return f"[{claim.name}](claims.md#{claim.name.lower()}), {claim.text}: **{decision.verdict}** ({found})."
 
 
@@ -158,13 +160,17 @@ def _regret(judged: Judged) -> str:
     return f"{says}: {cost} {judged.part.unit} worse than the best choice there."
 
 
+def _ways(study: Study) -> pd.DataFrame:
+    """Gains of the four ways to weight snapshots on held-out text."""
+    table = pick(scores(study, "figure_4"), **HELDOUT_BITS)
+    return table[table["method"].isin(_METHODS)]
+
+
 def _best_ways(study: Study) -> list[str]:
     """A sentence for each point of training: the best way to weight, and how far the ways lie apart."""
-    table = pick(scores(study, "figure_4"), **HELDOUT_BITS)
-    sentences = []
+    table, sentences = _ways(study), []
     for tokens in _points(table):
-        here = pick(table, tokens=tokens)
-        here = here[here["method"].isin(_METHODS)].sort_values("gain")
+        here = pick(table, tokens=tokens).sort_values("gain")
         best, spread = _METHODS[here["method"].iloc[-1]], here["gain"].iloc[-1] - here["gain"].iloc[0]
         sentences.append(
             f"At {millions(tokens)} {best} is best, and the best and the worst way lie {spread:.3f} apart; "
@@ -175,8 +181,7 @@ def _best_ways(study: Study) -> list[str]:
 
 def methods(study: Study, decision: Decision) -> str:
     """Figure 4: the gain of every method at four points of training."""
-    table = pick(scores(study, "figure_4"), **HELDOUT_BITS)
-    table = table[table["method"].isin(_METHODS)]
+    table = _ways(study)
     rows = [([words], {"method": method}) for method, words in _METHODS.items()]
     header = ["weights", *(f"at {millions(tokens)}" for tokens in _points(table))]
     read = [f"- {sentence}" for sentence in _best_ways(study)]
@@ -207,12 +212,11 @@ def limits(study: Study, decisions: Decisions) -> str:
     """Where our records say that merging does not pay, and where they had no answer."""
     table = _merges(study, "figure_5")
     points = (f"{_behind(pick(table, tokens=tokens))} at {millions(tokens)}" for tokens in _points(table))
-    rescue = decisions["C13"]
-    collapse = "found no such collapse to try it on" if rescue.verdict == NOT_REACHED else "tried it"
-    return "\n".join(
-        [
-            f"- **A window that reaches too far back.** Windows of the first table that lose: {', '.join(points)}.",
-            f"- **A falling learning rate.** {_verdict(decisions['C4'])}",
-            f"- **To rescue a collapsed run.** We {collapse}: {_verdict(rescue)}",
-        ]
-    )
+    lines = [
+        f"- **A window that reaches too far back.** Windows of the first table that lose: {', '.join(points)}.",
+        f"- **A falling learning rate.** {_verdict(decisions['C4'])}",
+    ]
+    for rescue in (decision for decision in decisions if decision.claim.name == "C13"):
+        how = "found no such collapse to try it on" if rescue.verdict == NOT_REACHED else "tried it"
+        lines.append(f"- **To rescue a collapsed run.** We {how}: {_verdict(rescue)}")
+    return "\n".join(lines)

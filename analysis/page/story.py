@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from verdicts.readme import deviations
 from verdicts.rules import load_rules
 from verdicts.tables import counts_text, markdown_table, part_line, parts_text
 
+from page.captions import said_once
 from page.runs import cost_text
 from page.sections import command_of
 from pma.words import experiment_title
@@ -161,17 +162,30 @@ def markdown(title: str, scales: Sequence[Story], figures: str) -> str:
     """
     blocks = [f"# {title}", f"{SUMMARY} {_SAMPLE}"]
     for story in scales:
+        common, captions = said_once({c.experiment: c.caption for c in story.chapters if c.picture})
         for chapter in story.chapters:
             if chapter.curves:  # they stand in W&B alone
                 continue
+            if chapter.picture and common:  # ahead of the first of them
+                blocks.append(_folded("What several pictures share", _shared(common)))
+                common = {}
             blocks += ["#" * (chapter.level + 1) + f" {chapter.title}", chapter.text]
             folder = figures if story.study.scale == "cpu" else f"{figures}/{story.study.scale}"
             if chapter.picture:
                 blocks.append(f"![{chapter.title}]({folder}/{chapter.experiment}.svg)")
-                blocks.append(f"<details><summary>How it was made</summary>\n\n{chapter.caption}\n\n</details>")
+                blocks.append(_folded("How it was made", captions[chapter.experiment]))
             elif chapter.experiment and story.study.scale == "cpu":
                 blocks.append(
                     f'<picture><source media="(prefers-color-scheme: dark)" srcset="{figures}/readme-dark.svg">'
                     f'<img alt="{_ALT}" src="{figures}/readme-light.svg"></picture>'
                 )
     return "\n\n".join(blocks) + "\n"
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _shared(common: Mapping[str, Sequence[str]]) -> str:
+    """A point for each sentence that several captions share, with their names."""
+    return "\n".join(f"- {text} ({', '.join(map(experiment_title, names))})" for text, names in common.items())

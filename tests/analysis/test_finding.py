@@ -17,7 +17,6 @@ from sizes import label, sizes
 from verdicts.decide import Decision
 from verdicts.judge import Evidence, Numbers, judge, verdict_of
 from verdicts.rules import load_rules
-from verdicts.tables import parts_text
 
 from pma.records import COLUMNS
 
@@ -149,4 +148,4 @@ def test_the_cost_of_a_choice_made_elsewhere_is_the_smallest_effect_minus_the_nu
     first, second, *_ = text.splitlines()
     assert first.startswith("- V chosen on") and second.startswith("- N and V chosen on")
     assert "0.002 [0.000, 0.004] bits per byte worse than the best choice there." in first
-    assert text.endswith(f"**{verdict_of(judged)}** ({parts_text(Decision(claim, '', parts=tuple(judged)))}).")
+    assert f"**{verdict_of(judged)}** (a {judged[0].verb}: {claim.parts[0].says}; b" in text

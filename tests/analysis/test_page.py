@@ -69,9 +69,7 @@ def test_a_claim_unfolds_to_a_row_of_dots_for_each_number(decision):
 
 
 def test_a_claim_whose_condition_was_not_reached_says_what_was_tried():
-    claim = Claim(
-        "C13", "Figure 7", "A restart gets past it", "It does", ("figure_7",), tried="Six ways. None did"
-    )
+    claim = Claim("C13", "Figure 7", "A restart gets past it", "It does", ("figure_7",), tried="Six ways. None did")
     fields = claim_fields(Decision(claim, "condition not reached", claim.tried), "gpu", [], COMMON)
     assert fields["why"] == "Six ways. None did" and fields["parts"] == [] and fields["strips"] is None
     assert fields["anchor"] == "C13-gpu" and fields["command"].endswith(" SCALE=gpu") and fields["cost"] == ""
