@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from records import Missing, Study
 
+from pma.files import MANIFEST
 from verdicts.judge import VERDICTS as VERDICTS
 from verdicts.judge import Evidence, Judged, Numbers, judge, verdict_of
 from verdicts.rules import Claim, Common, Part, Rules, evidence_functions
@@ -122,6 +123,9 @@ def trained_seeds(study: Study, experiments: Sequence[str]) -> set[int]:
     """
     by_run: dict[str, set[int]] = {}
     for experiment in experiments:
+        if not study.has(experiment, MANIFEST):
+            target = f"make reproduce-{experiment.replace('_', '-')} SCALE={study.scale}"
+            raise Missing(f"{experiment}: no records of it here; {target} makes them")
         for folder in study.manifest(experiment)["runs"]:
             run, _, seed = folder.rpartition("-seed")
             by_run.setdefault(f"{experiment}/{run}", set()).add(int(seed))
