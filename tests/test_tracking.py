@@ -62,10 +62,20 @@ def test_a_broken_wandb_costs_one_warning(tmp_path, monkeypatch, capsys, broken)
     assert capsys.readouterr().err.count("no room") == 1
 
 
+def _keep_seed_0(experiment: Path) -> None:
+    """Leave the records of one seed of a published experiment."""
+    records = pd.read_csv(experiment / "records.csv", dtype=str, keep_default_na=False)
+    records[records["seed"] == "0"].to_csv(experiment / "records.csv", index=False)
+    manifest = json.loads((experiment / "manifest.json").read_text())
+    manifest["runs"] = {run: of_run for run, of_run in manifest["runs"].items() if run.endswith("-seed0")}
+    (experiment / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_what_is_sent_can_be_read_back_and_is_sent_once(tmp_path):
     published = CONF_DIR.parent / "runs" / "cpu" / "published"
     for name in ("figure_3", "moe_main-seed0", "annealed_moe_main-seed0"):
         shutil.copytree(published / name, tmp_path / "cpu" / name)
+    _keep_seed_0(tmp_path / "cpu" / "figure_3")
     tracking = TrackingConfig(mode="offline", project="p")
     job = OmegaConf.create({**vars(ReplayJob(runs_dir=str(tmp_path))), "tracking": vars(tracking)})
     with open(tmp_path / "cpu" / "figure_3" / "records.csv") as file:
@@ -75,8 +85,9 @@ def test_what_is_sent_can_be_read_back_and_is_sent_once(tmp_path):
     listed = sorted((tmp_path / "cpu" / "wandb").glob("offline-run-*"), reverse=True)  # LEET's order
     assert len(listed) == 2 and all("-seed0-" in path.name for path in listed)  # curves, and no run of one dot
     jobs = {job: [run for run in sent.values() if run["job_type"] == job] for job in ("train", "merge", "eval")}
-    assert {run["group"] for run in sent.values()} == {"figure_3"}
-    assert all(run["config"]["claims"] == ["C5"] for run in jobs["merge"] + jobs["train"])
+    assert {run["group"] for run in jobs["merge"] + jobs["eval"]} == {"figure_3"}
+    assert {run["group"] for run in jobs["train"]} == {"figure_1", "figure_2"}  # the figures that use them first
+    assert all(run["config"]["claims"] == ["C5"] for run in jobs["merge"])
     assert "schedule" in jobs["train"][0]["config"] and len(jobs["train"][0]["history"]) > 10
     names = set()
     for run in jobs["merge"]:
