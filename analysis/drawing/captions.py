@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from formats import quantity
+from formats import listed, quantity
 from records import ROOT, Study
 from sizes import label
 from style import AXES
@@ -81,18 +80,10 @@ def items_text(study: Study, table: pd.DataFrame) -> str:
     return f"Scale {study.scale}: {', '.join(parts)}."
 
 
-def seeds_range(seeds: Iterable[int]) -> str:
-    """Seeds in few signs: 0, 2-9."""
-    there = sorted(seeds)
-    ends = [i + 1 for i, (a, b) in enumerate(pairwise(there)) if b > a + 1]
-    groups = [there[i:j] for i, j in pairwise([0, *ends, len(there)])]
-    return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups)
-
-
 def seeds_words(seeds: Iterable[int]) -> str:
     """Seeds by name: seed 0; seeds 2-9."""
     there = list(seeds)
-    return f"{'seed' if len(there) == 1 else 'seeds'} {seeds_range(there)}"
+    return f"{'seed' if len(there) == 1 else 'seeds'} {listed(there)}"
 
 
 def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True, alone: str = "") -> str:

@@ -32,6 +32,54 @@ def world(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def nine_seeds(tmp_path_factory) -> Path:
+    """The same of seed 0 and all confirmatory seeds; to be read only."""
+    from synthetic_world import World, write_world
+
+    return write_world(tmp_path_factory.mktemp("nine") / "cpu", World())
+
+
+@pytest.fixture(scope="session")
+def rules():
+    """claims.yaml."""
+    from verdicts.rules import load_rules
+
+    return load_rules()
+
+
+@pytest.fixture(scope="session")
+def decided(nine_seeds, rules):
+    """The claims of `nine_seeds`."""
+    from verdicts.decide import decide
+
+    return decide(nine_seeds, rules)
+
+
+@pytest.fixture(scope="session")
+def published(nine_seeds, decided, tmp_path_factory) -> Path:
+    """`nine_seeds` published, as publish.py and claims.py --readme leave it; to be read only."""
+    from publish import publish
+
+    root = tmp_path_factory.mktemp("published") / "cpu"
+    shutil.copytree(nine_seeds, root)
+    folder = publish(root.parent, "cpu")
+    decided.seeds_table().to_csv(folder / "seeds.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Make a runs folder of your own, with records of some seeds."""
+    from synthetic_world import World, write_world
+
+    def make(*seeds: int, world: World | None = None) -> Path:
+        write_world(tmp_path / "own" / "cpu", world or World(), seeds)
+        return tmp_path / "own"
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def copy_published():
     """Copy published experiments, and the runs that they are about, below another folder."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from page import build
 from page.captions import said_once
 from page.paper import beside
 from records import Study
+from run_script import call
 from verdicts.decide import VERDICTS, decide
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
@@ -46,11 +46,6 @@ def small_dir(copy_published, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("small")
     copy_published(("figure_3", "figure_5"), root / "cpu" / "published")
     return root
-
-
-def call(monkeypatch, module, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
-    module.main()
 
 
 @pytest.fixture(scope="module")

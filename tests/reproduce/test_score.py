@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from smoke_runs import unscored_data
 
 from pma.records import Items, Record
-from pma.reproduce import score, score_cache
+from pma.reproduce import local, score, score_cache
 from pma.reproduce.clock import Clock, OutOfTime
 from pma.reproduce.local import LocalProcesses
 from pma.reproduce.publish import records_of
@@ -49,7 +49,8 @@ def test_scoring_goes_on_where_the_minutes_ended_it(smoke_runs, two_merges, tmp_
     assert len(after) == 2 and after.items() >= kept.items() and {r.method for r in records} == {"last", "sma"}
 
 
-def test_processes_score_alike(smoke_runs, two_merges, tmp_path):
+def test_processes_score_alike(smoke_runs, two_merges, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_WORTH_PROCESSES", 0)
     options = f"runs_dir={smoke_runs}", "merges_per_job=1"
     alone = scored(two_merges(*options, f"data_dir={unscored_data(tmp_path / 'one')}"))
     several = scored(two_merges(*options, "jobs=2", f"data_dir={unscored_data(tmp_path / 'two')}"))

@@ -11,14 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from pma.device import cpu_threads
 from pma.reproduce.bar import ScoringBar, TrainingBar
 from pma.reproduce.clock import Clock
-from pma.reproduce.experiment import Merged, RunSeed
-from pma.reproduce.measure import measure_task, measurements_to_do
+from pma.reproduce.experiment import Merged, RunMerges, RunSeed
+from pma.reproduce.measure import Measured, measure_task, measurements_to_do
 from pma.reproduce.runs import TrainingTask, longest_first
 from pma.reproduce.score import ScoredRun, score_task, scored_runs, shares_to_score
 from pma.reproduce.train_run import train_run
 
 Task = Future[str | None]  # that returns what went wrong, or None
 
+_WORTH_PROCESSES = 60  # models; below it, starting processes takes longer than they save (benchmarks/evaluate.py)
 _LOOK_SECONDS = 1.0  # between two looks at how far the runs are
 
 
@@ -78,18 +79,20 @@ class LocalProcesses:
             OutOfTime: what is in work then is let finish, and kept.
             ValueError: when something fails.
         """
-        # Models in processes of one thread each are scored faster than one in several threads. One at a time needs no
-        # process of its own; nor does vLLM, which takes all memory of a GPU.
-        at_once = 1 if self._job.scale.scoring == "vllm" else self._job.jobs
+        work = self._scoring_work(experiments)
+        models = sum(len(share.recipes) for shares, _ in work for share in shares)
+        # Processes of one thread each score faster than one process with threads, once they have started. vLLM takes
+        # all memory of a GPU.
+        at_once = 1 if self._job.scale.scoring == "vllm" or models < _WORTH_PROCESSES else self._job.jobs
         pool: Executor = ThreadPoolExecutor(1) if at_once == 1 else spawned(at_once)
         try:
-            work, models = self._submit_scoring(pool, at_once, experiments)
-            bar = ScoringBar(sum(models.values()))
-            for experiment, futures in zip(experiments, work, strict=True):
+            tasks, models_of = self._submit_scoring(pool, at_once, work)
+            bar = ScoringBar(models)
+            for experiment, futures in zip(experiments, tasks, strict=True):
                 while unfinished := [future for future in futures if not future.done()]:
                     self._clock.check()
                     wait(unfinished, _LOOK_SECONDS)
-                    bar.look(sum(count for future, count in models.items() if future.done()))
+                    bar.look(sum(count for future, count in models_of.items() if future.done()))
                 if failed := [error for future in futures if (error := future.result()) is not None]:
                     raise ValueError(f"scoring failed: {failed[0]}. Call again after mending: what is done is kept")
                 yield experiment, scored_runs(self._job, [experiment], self._configs)
@@ -97,23 +100,29 @@ class LocalProcesses:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _submit_scoring(
-        self, pool: Executor, at_once: int, experiments: list[DictConfig]
-    ) -> tuple[list[list[Task]], dict[Task, int]]:
-        """Submit what is not scored or measured yet: the tasks of each experiment, and how many models each scores.
+    def _scoring_work(self, experiments: list[DictConfig]) -> list[tuple[list[RunMerges], list[Measured]]]:
+        """Return what is not scored or measured yet, by experiment.
 
-        A merge that an earlier experiment scores too is a task of that one alone.
+        A merge that an earlier experiment scores too is left out.
         """
-        job = OmegaConf.merge(self._job, {"threads": max(1, cpu_threads(self._job.threads) // at_once)})
-        work: list[list[Task]] = []
-        models: dict[Task, int] = {}
         seen: set[Merged] = set()
-        for experiment in experiments:
-            tasks = []
-            for share in shares_to_score(job, [experiment], self._configs, seen):
-                tasks.append(pool.submit(score_task, job, self._configs[share.run, share.seed], share))
-                models[tasks[-1]] = len(share.recipes)
-            for measured in measurements_to_do(job, [experiment], self._configs):
-                tasks.append(pool.submit(measure_task, job, measured))
-            work.append(tasks)
-        return work, models
+        return [
+            (
+                shares_to_score(self._job, [experiment], self._configs, seen),
+                measurements_to_do(self._job, [experiment], self._configs),
+            )
+            for experiment in experiments
+        ]
+
+    def _submit_scoring(
+        self, pool: Executor, at_once: int, work: list[tuple[list[RunMerges], list[Measured]]]
+    ) -> tuple[list[list[Task]], dict[Task, int]]:
+        """Submit work; return the tasks of each experiment, and how many models a task scores."""
+        job = OmegaConf.merge(self._job, {"threads": max(1, cpu_threads(self._job.threads) // at_once)})
+        models_of: dict[Task, int] = {}
+        tasks = []
+        for shares, measured in work:
+            scoring = [pool.submit(score_task, job, self._configs[share.run, share.seed], share) for share in shares]
+            models_of |= {task: len(share.recipes) for task, share in zip(scoring, shares, strict=True)}
+            tasks.append(scoring + [pool.submit(measure_task, job, each) for each in measured])
+        return tasks, models_of

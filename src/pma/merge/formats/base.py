@@ -54,6 +54,7 @@ class Source:
         format: safetensors | torch | dcp.
         tensors: type and shape of each tensor, in the order of the names.
         whole: whether it is all that `folder` holds, so that a manifest there speaks of it.
+        chosen: whether `state` decided already, between the entries of a file, so that no names of tensors have to.
         dequantized: whether scaled types were multiplied by their scales.
         inner: the source that this one is a view of, where it is one.
         adapter: config of a merge of LoRA adapters, where it is one.
@@ -61,6 +62,7 @@ class Source:
     """
 
     whole = True
+    chosen = False
     dequantized = False
     adapter: dict[str, Any] | None = None
     inner: Source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pma.merge.formats.adapter import ADAPTER, ADAPTER_TORCH, Adapter
 from pma.merge.formats.base import DCP, SAFETENSORS, TORCH, Source, dcp_home, shards_of
-from pma.merge.formats.found import found
+from pma.merge.formats.foreign import describe_folder
 from pma.merge.formats.part import choose_part
 from pma.merge.formats.safetensors import SafetensorsSource
 from pma.merge.formats.scaled import dequantize
@@ -65,8 +65,7 @@ def open_source(
     try:
         if key is not None and source.format != "torch":
             raise ValueError(f"key={key}: {name} is no file of torch.save; prefix=... names a part of other formats")
-        chosen = getattr(source, "chosen", False)  # by an entry of the file, not by the names of tensors
-        return choose_part(dequantize(source), prefix, None if chosen else state)
+        return choose_part(dequantize(source), prefix, None if source.chosen else state)
     except ValueError:
         source.close()
         raise
@@ -94,7 +93,7 @@ def _open_folder(name: str, folder: Path, key: str | None, state: str | None) ->
         return SafetensorsSource(name, folder, singles[0])
     raise ValueError(
         f"{folder}: no checkpoint in it; looked for {SAFETENSORS}, {TORCH}, their index.json, {ADAPTER}, and the {DCP} "
-        f"of a torch distributed checkpoint; {found(folder)}"
+        f"of a torch distributed checkpoint; {describe_folder(folder)}"
     )
 
 

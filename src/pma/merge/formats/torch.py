@@ -41,13 +41,9 @@ class TorchSource(Source):
         files: the file, or all shards.
         key: path of the state dict in a file, with dots between the entries.
         state: model | ema; null: a file holds one of them.
-
-    Attributes:
-        chosen: whether `state` decided between the entries of a file.
     """
 
     format = "torch"
-    chosen = False
 
     def __init__(
         self, name: str, folder: Path, files: list[Path], key: str | None = None, state: str | None = None

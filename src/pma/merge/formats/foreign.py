@@ -25,7 +25,7 @@ _FOREIGN = (
 )
 
 
-def found(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
     """Say what is there, and what would be a source, in half a sentence."""
     entries = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
     if not entries:
@@ -41,7 +41,7 @@ def found(folder: Path) -> str:
         return f"found {_few(files)}; give the file itself, {folder / files[0]}"
     numbered = [entry for entry in entries if entry.endswith("/") and re.search(r"\d", entry)]
     if numbered:
-        return f"found {_few(numbered)}; give those that are to be merged, or run_dir={folder} last=N"
+        return f"found {_few(numbered)}; give those that are to be merged"
     return f"found {_few(entries)}"
 
 
