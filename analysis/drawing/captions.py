@@ -81,7 +81,7 @@ def items_text(study: Study, table: pd.DataFrame) -> str:
 
 
 def seeds_words(seeds: Iterable[int]) -> str:
-    """Seeds by name: seed 0; seeds 2-9."""
+    """Seeds by name: seed 0; seeds 2 to 9."""
     there = list(seeds)
     return f"{'seed' if len(there) == 1 else 'seeds'} {listed(there)}"
 

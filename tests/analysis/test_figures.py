@@ -118,7 +118,7 @@ def test_a_caption_stands_alone_and_says_each_thing_once(study, described, name)
 def test_a_caption_says_over_which_runs_and_which_never_count(described, newcomer, name):
     caption = described(name).caption
     if name != "figure_8":  # it shows every seed's numbers, and no mean of them
-        assert "Means over 3 training runs (seeds 2-4)" in caption and "Student's t" in caption
+        assert "Means over 3 training runs (seeds 2 to 4)" in caption and "Student's t" in caption
     alone = describe(newcomer, name)
     assert "One training run (seed 0)" in alone.caption or name == "figure_8"
     assert not [series for panel in alone.panels for series in panel.series if getattr(series, "dots", None)]
