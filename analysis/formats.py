@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from pma.words import quantity as quantity  # the same in figures as in the terminal
+
+# Columns of evidence are named as the records name runs and methods.
+_WORDS = {
+    r"\bsma\b": "SMA",
+    r"\bwma\b": "WMA",
+    r"\bema_([\d.]+)": r"EMA(\1)",
+    r"\bover annealed_moe_main\b": "over annealing",
+    r"\bover moe_main\b": "over the constant run",
+    r"\bmoe_main\b": "1.3B/13B",
+    r"\bmoe_(\d+)b_(\d+)b\b": r"\1B/\2B",
+    r"\bdense_(\d+)([mb])\b": lambda match: match[1] + match[2].upper(),
+    r"\bsft_pma_half\b": "half the rate",
+    r"\bsft_pma_double\b": "twice the rate",
+    r"\bsft_pma\b": "the same rate",
+}
 
 
 def millions(tokens: float) -> str:
@@ -43,3 +59,10 @@ def listed(numbers: Sequence[int]) -> str:
         else:
             ranges.append([number])
     return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in ranges)
+
+
+def column_words(column: str) -> str:
+    """A column of evidence in words: moe_3b_30b is the stand-in for 3B/30B, ema_0.1 is EMA(0.1)."""
+    for pattern, words in _WORDS.items():
+        column = re.sub(pattern, words, column)
+    return column

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,6 +10,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 import style
+from formats import column_words
 from verdicts.decide import Decision
 from verdicts.judge import Judged, Numbers
 from verdicts.rules import Part
@@ -23,25 +23,6 @@ from drawing.numbers import strip_row
 _WIDTH, _ROW, _FRAME = 9.0, 0.3, 0.75  # inches: of a picture, of a row, of what stands around the rows
 _LETTERS, _TITLE = 46, 110  # of a row's name on a line, and of the title
 _COLORS = {"holds": style.GREEN, "fails": style.RED, "open": style.SKY}  # of the mean, by the part's outcome
-# Columns of evidence are named as the records name runs and methods.
-_WORDS = {
-    r"\bsma\b": "SMA",
-    r"\bwma\b": "WMA",
-    r"\bema_([\d.]+)": r"EMA(\1)",
-    r"\bmoe_main\b": "1.3B/13B",
-    r"\bmoe_(\d+)b_(\d+)b\b": r"\1B/\2B",
-    r"\bdense_(\d+)([mb])\b": lambda match: match[1] + match[2].upper(),
-    r"\bsft_pma_half\b": "half the rate",
-    r"\bsft_pma_double\b": "twice the rate",
-    r"\bsft_pma\b": "the same rate",
-}
-
-
-def column_words(column: str) -> str:
-    """A column of evidence in words: moe_3b_30b is the stand-in for 3B/30B, ema_0.1 is EMA(0.1)."""
-    for pattern, words in _WORDS.items():
-        column = re.sub(pattern, words, column)
-    return column
 
 
 def describe_claim(decision: Decision) -> Figure | None:

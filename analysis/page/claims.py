@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from drawing.description import Panel
-from drawing.strips import column_words, describe_claim
-from formats import listed
+from drawing.strips import describe_claim
+from formats import column_words, listed
 from verdicts.decide import VERDICTS, Decision
 from verdicts.judge import Judged
 from verdicts.rules import Common
@@ -91,7 +91,7 @@ def _part(judged: Judged, common: Common) -> dict[str, Any]:
         "unit": part.unit,
         "least": f"least of {len(judged.columns)}: {column_words(judged.headline_column)}" if several else "",
         "contradictions": [contradiction.text for contradiction in judged.contradictions],
-        "reason": column_words(judged.reason).replace("_", " "),
+        "reason": judged.reason,
         "rule": rule_text(judged, common),
         "p": _p_text(judged.p_holm),
         "seeds": f"{headline.n}: {listed(judged.seeds)}" if headline.n else "0",

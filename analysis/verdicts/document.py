@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from formats import listed, minutes
+from formats import column_words, listed, minutes
 from pictures import claim_picture, picture
 from records import Study
 from sizes import sizes
@@ -100,7 +100,7 @@ def _image(title: str, scale: str, path: Path) -> str:
 def _parts_table(decision: Decision, common: Common) -> list[str]:
     rows = []
     for judged in decision.parts:
-        least = f"; the least: `{judged.headline_column}`" if len(judged.columns) > 1 else ""
+        least = f"; the least: {column_words(judged.headline_column)}" if len(judged.columns) > 1 else ""
         number = f"{estimate_text(judged)} {judged.part.unit}" if judged.headline.n else "-"
         reason = f" ({judged.reason})" if judged.reason else ""
         also = "".join(f", {contradiction.text}" for contradiction in judged.contradictions)
@@ -133,6 +133,8 @@ def _names(columns: list[str], by_run: Mapping[str, str]) -> dict[str, str]:
     found = [by_run[column] for column in columns if column in by_run]
     clear = len(set(found)) == len(found) > 1
     return {
-        column: f"`{column}` ({by_run[column]})" if clear and column in by_run else column.replace("_", " ")
+        column: f"{column_words(column)} (`{column}`, {by_run[column]})"
+        if clear and column in by_run
+        else column_words(column).replace("_", " ")
         for column in columns
     }

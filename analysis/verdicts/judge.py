@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
-from formats import with_interval
+from formats import column_words, with_interval
 
 from verdicts.rules import Common, Part
 from verdicts.student import Student, holm
@@ -206,7 +206,7 @@ def _outcome(evidence: Evidence, p_holm: float, common: Common) -> tuple[str, st
         # Shares such as 12 of 15 may miss a bound of .8 by rounding alone.
         return ("holds" if all(round(x.mean - part.margin, 9) >= 0 for x in columns.values()) else "fails"), ""
     if not _has_share(numbers, common):
-        return "open", f"nothing to take a share of: {part.margin_of} is not above 0"
+        return "open", f"nothing to take a share of: the {part.margin_of.replace('_', ' ')} is not above 0"
     if part.rule in ("above", "all_above"):
         # First of all: an effect too small to name fails, however sure its sign is.
         for name, x in sorted(columns.items(), key=lambda column: column[1].mean):
@@ -224,7 +224,7 @@ def _outcome(evidence: Evidence, p_holm: float, common: Common) -> tuple[str, st
 
 
 def _where(column: str, columns: Mapping[str, Student]) -> str:
-    return f": {column}" if len(columns) > 1 else ""
+    return f": {column_words(column)}" if len(columns) > 1 else ""
 
 
 def _contradictions(evidence: Evidence, common: Common) -> tuple[Contradiction, ...]:

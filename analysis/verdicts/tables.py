@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from formats import listed, with_interval
+from formats import column_words, listed, with_interval
 
 from verdicts.decide import VERDICTS, Decision, Decisions
 from verdicts.judge import Judged
@@ -60,7 +60,6 @@ def _row(judged: Judged) -> dict[str, Any]:
         "says": part.says,
         "rule": part.rule,
         "unit": part.unit,
-        "measure": part.measure,
         "column": judged.headline_column,
         "n": headline.n,
         "mean": headline.mean,
@@ -132,7 +131,7 @@ def part_line(judged: Judged) -> str:
     reason = f" ({judged.reason})" if judged.reason else ""
     parts = [judged.part.says, f"{estimate_text(judged)} {judged.part.unit}" if judged.headline.n else ""]
     if len(judged.columns) > 1:
-        parts.append(f"the least of {len(judged.columns)}: {judged.headline_column}")
+        parts.append(f"the least of {len(judged.columns)}: {column_words(judged.headline_column)}")
     parts += [contradiction.text for contradiction in judged.contradictions]
     return f"{judged.part.name} {judged.verb}{reason}: {', '.join(filter(None, parts))}"
 

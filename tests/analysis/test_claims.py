@@ -83,11 +83,11 @@ def test_words_of_parts(decided):
     a, b = decided["C1"].parts
     assert re.fullmatch(r"\+0\.\d{3} \[\+0\.\d{3}, \+0\.\d{3}\]", estimate_text(a))
     assert part_line(a) == f"a holds: on average over the sizes, {estimate_text(a)} bits per byte"
-    assert part_line(b).endswith(", the least of 4: moe_main")
-    failing = replace(b, outcome="fails", reason="below 0: moe_main")
+    assert part_line(b).endswith(", the least of 4: 1.3B/13B")
+    failing = replace(b, outcome="fails", reason="below 0: 1.3B/13B")
     failed = replace(decided["C1"], parts=(a, failing), verdict="partly")
     assert parts_text(failed) == "a holds; b fails"
-    assert "b fails (below 0: moe_main): at every size" in part_line(failing)
+    assert "b fails (below 0: 1.3B/13B): at every size" in part_line(failing)
     assert counts_text([failed, decided["C2"], decided["C3"]]) == "2 replicated, 1 partly"
     assert estimate_text(decided["C18"].parts[2])[0] != "+"  # a share that a bound judges has no sign
 

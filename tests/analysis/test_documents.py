@@ -112,7 +112,7 @@ def test_the_document_has_every_seeds_number_with_the_exploratory_ones_in_parent
     assert section.startswith('"c5"') and "**Scale gpu: replicated.** a holds; b holds; c holds." in section
     assert "| part | of | (0) | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 |" in section
     assert "| c | margin of annealing gain | (" in section
-    row = next(line for line in section.splitlines() if line.startswith("| a | merge over annealed"))
+    row = next(line for line in section.splitlines() if line.startswith("| a | merge over annealing |"))
     values = decided["C5"].parts[0].evidence.numbers.values.iloc[:, 0]
     assert [cell.strip() for cell in row.split("|")][4:-1] == [f"{value:+.3f}" for value in values]
     assert "![C5, every seed, scale cpu](figures/claims/C5.svg)" in section

@@ -97,7 +97,7 @@ def test_a_share_as_margin_brings_its_own_scatter():
 def test_there_is_no_share_of_an_effect_that_is_not_there():
     judged = alone("level", numbers(difference=x(0.0, 0.001), margin_of=x(0.01, 0.05)), margin_of="annealing_gain")
     assert judged.outcome == "open"
-    assert judged.reason == "nothing to take a share of: annealing_gain is not above 0"
+    assert judged.reason == "nothing to take a share of: the annealing gain is not above 0"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from drawing import chart
-from drawing.strips import column_words, describe_claim
+from drawing.strips import describe_claim
+from formats import column_words
 from synthetic_world import World, write_world
 from verdicts.decide import Decision, Decisions, decide
 from verdicts.rules import load_rules
