@@ -141,7 +141,7 @@ def interim_text(decisions: Decisions) -> str:
     there, wanted = decisions.seeds, decisions.confirmatory
     if len(there) >= len(wanted):
         return ""
-    have = f"seed {listed(there)}" if there else "none"
+    have = f"{'seed' if len(there) == 1 else 'seeds'} {listed(there)}" if there else "none"
     return (
         f"Interim: of the seeds that decide ({listed(wanted)}) these records have {have}. The numbers are theirs, "
         "and the verdicts stand when all seeds are there."
