@@ -54,7 +54,8 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
             "second": result.second,
             "advice": result.advice,
             "panel": panel,
-            "caption": f"{picture.title.capitalize()}: {picture.ylabel}.",
+            "caption": f"{picture.title.capitalize()}: {picture.ylabel}. Dots: single runs; bars: 95 % "
+            "intervals of the difference to the constant rate.",
             "at": f"{study.scale}-figure_3",
         }
     return None
