@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import logging
 import os
 import tempfile
@@ -24,7 +25,19 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from pma.config import SCORING_VERSION, hash_json
-from pma.evaluate.tasks import AXES, HELDOUT, ITEM_METRICS, check_corpus, data_files, prefix, task_texts, write_tasks
+from pma.evaluate.tasks import (
+    AXES,
+    HELDOUT,
+    ITEM_METRICS,
+    TEXT,
+    check_corpus,
+    data_files,
+    prefix,
+    read_texts,
+    task_texts,
+    text_task,
+    write_tasks,
+)
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model that is loaded already, as ours are
 
@@ -137,13 +150,38 @@ def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = No
     """
     if name not in SUITES:
         raise ValueError(f"suite={name}: choose one of {', '.join(SUITES)}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: give a number of items above 0, or null for all")
+    _check_limit(limit)
     if name == "paper":
         return _load_paper(limit)
     if corpus_dir is None:
         raise ValueError(f"suite={name} needs a corpus: give corpus=DIR, a folder with items/ and heldout/")
     return _load_of_corpus(name, Path(corpus_dir), limit)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: give a number of items above 0, or null for all")
+
+
+def load_text(path: Path, limit: int | None = None) -> Suite:
+    """Build a suite of one task out of a user's own text: bits per byte of the documents in a file.
+
+    Args:
+        path: see `read_texts`.
+        limit: first documents; None takes all.
+
+    Raises:
+        ValueError: for a file that is missing, binary or empty, or a line without text.
+    """
+    _check_limit(limit)
+    texts = read_texts(path)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _offline(folder):
+        copy = Path(folder) / "text.jsonl"  # of the text alone: lm-eval's reader wants the same keys in every line
+        copy.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        (Path(folder) / "text.yaml").write_text(text_task(str(copy)), encoding="utf-8")
+        tasks = TaskManager(include_path=folder, include_defaults=False).load([TEXT])["tasks"]
+        _set_shots(tasks, None)
+        return Suite(TEXT, tasks, {}, [Row(TEXT, "bits_per_byte,none")], [], limit, text_task(""))
 
 
 def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
