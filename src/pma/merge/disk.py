@@ -74,7 +74,8 @@ def check_outputs(prepared: Plan, merges: Sequence[Merge]) -> list[str]:
             )
         rooms.append(f"writes {_bytes(written)} below {disk.place} ({_bytes(disk.free)} free)")
     return [
-        f"{len(infos):,} tensors, {sum(info.count for info in infos):,} parameters; reads "
+        f"{len(infos):,} tensors, {sum(info.count for info in infos):,} parameters, stored as "
+        f"{prepared.dtype() or 'in the newest source'}; reads "
         f"{_bytes(prepared.work.input_bytes)}, {', '.join(rooms)}; {_bytes(prepared.work.memory)} for blocks; about "
         f"{prepared.seconds():.1f} s where the disk keeps up"
     ]
@@ -171,7 +172,7 @@ def _finish(
     for aside, merge, content in zip(asides, merges, seen.sum_hashes, strict=True):
         if options.format == "dcp":
             write.to_dcp(aside)
-        write.copy_assets(paths, aside, None if options.dtype == "newest" else options.dtype, sources[-1])
+        write.copy_assets(paths, aside, prepared.dtype(), sources[-1])
         if diagnostics is not None:
             write_json(aside / "diagnostics.json", diagnostics)
         manifest = _provenance(merge, prepared, seen, warnings)
@@ -197,7 +198,7 @@ def _provenance(merge: Merge, prepared: Plan, seen: Seen, warnings: Sequence[str
         "equivalent_decay": equivalent_decay([w for w in merge.weights if w]) if total else None,
         "policy": {**asdict(prepared.policy), "router_biases": list(prepared.router_biases), "source_types": types},
         "accumulated_in": options.accumulate,
-        "dtype": options.dtype,
+        "dtype": prepared.dtype() or options.dtype,
         "format": options.format,
         "warnings": list(warnings),
         "version": __version__,

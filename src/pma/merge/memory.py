@@ -41,11 +41,18 @@ def average(
 
 
 def averages(
-    folders: Sequence[str | Path], weights: Sequence[Sequence[float]], policy: Policy | None = None
+    folders: Sequence[str | Path],
+    weights: Sequence[Sequence[float]],
+    policy: Policy | None = None,
+    prefix: str | None = None,
 ) -> list[InMemory]:
-    """`average` for several lists of weights, reading every snapshot once, with the content hash of each."""
-    options = Options(threads=torch.get_num_threads(), diagnose=False)
-    with open_sources(folders) as sources:
+    """`average` for several lists of weights, reading every snapshot once, with the content hash of each.
+
+    Args:
+        prefix: take only tensors whose names begin with it, and take it off.
+    """
+    options = Options(dtype="float32", threads=torch.get_num_threads(), diagnose=False)
+    with open_sources(folders, prefix) as sources:
         prepared = plan(sources, weights, options, policy or Policy())
         infos = prepared.stored()
         arrays = [{k: np.empty(info.count, NUMPY[info.dtype]) for k, info in infos.items()} for _ in weights]

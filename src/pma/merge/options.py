@@ -44,7 +44,7 @@ class Policy:
 class Options:
     """How merges are computed and stored."""
 
-    dtype: str = "float32"  # storage type: float32 | bfloat16 | float16 | float64 | newest (as in the newest source)
+    dtype: str = "newest"  # storage type: newest (as in the newest source) | float32 | bfloat16 | float16 | float64
     accumulate: str = "float32"  # type of the sums: float32 | float64
     format: str = "safetensors"  # of the output: safetensors | dcp
     shard_size: int = 5_000_000_000  # bytes of an output file at most, unless one tensor is larger

@@ -33,7 +33,7 @@ class WatchJob:
     corpus: str | None = None  # folder with the items of proxy or instruct
     limit: int | None = None  # items a task
     assets: str | None = None  # folder with config and tokenizer, where checkpoints lack them
-    dtype: str = "float32"  # storage type of merges
+    dtype: str = "newest"  # storage type of merges: as in the newest checkpoint, or a type's name
     suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
     keep: int = 1  # newest merges of a recipe that stay on disk
     hold: bool = False  # hard-link the window's weights, for trainers that delete old checkpoints

@@ -17,10 +17,11 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.files import complete_lines, write_json
+from pma.layout import positions
 from pma.merge import Options, Policy
+from pma.merge.checkpoints import complete
 from pma.records import Record
 from pma.tracking import Tracker
-from pma.watch.find import complete, positions
 from pma.watch.hold import held, hold, release
 from pma.watch.kept import KeptMerge
 from pma.watch.scores import FolderScorer, Scores, add_records, records_of
