@@ -1,0 +1,55 @@
+"""Find the best merge of a run: python -m pma.choose run_dir=DIR text=heldout.jsonl
+
+Every number of checkpoints, distance and method that the folder allows is scored on one half of your text. The best of
+them is reported on the other half, beside the last checkpoint and the best single one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING, DictConfig
+
+from pma import cli
+
+
+@dataclass
+class ChooseJob:
+    """Everything `python -m pma.choose` reads."""
+
+    run_dir: str = MISSING  # folder that a trainer wrote its checkpoints into
+    text: str = MISSING  # held-out text: JSON Lines, {"text": "..."} a document
+    output: str = "choose"  # folder for the scores, which a second call goes on from
+    end: int | None = None  # position of the newest checkpoint to use; null: the newest there is
+    methods: list[str] = field(default_factory=lambda: ["sma", "wma", "1-sqrt"])  # sma | wma | linear | cosine | 1-sqrt
+    longest: int = 40  # checkpoints in a merge at most
+    singles: int = 10  # newest checkpoints that are scored by themselves
+    limit: int | None = None  # documents, for a quick look
+    budget: float | None = None  # minutes; null: until all are scored
+    assets: str | None = None  # folder with config and tokenizer, where checkpoints lack them
+    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
+    suspicious: str = "refuse"  # NaN, infinity, a checkpoint far from the others: refuse | warn
+    memory: int = 2_000_000_000  # bytes for merges in memory at once; more of them, fewer reads of the checkpoints
+    device: str = "auto"  # auto | cpu | cuda
+    threads: int = 0  # CPU threads; 0: the cores this job may use
+
+
+def main(job: DictConfig) -> None:
+    """Entry point of `python -m pma.choose`.
+
+    Raises:
+        ValueError: for a folder without checkpoints, text that cannot be scored, or impossible options; before any
+            work.
+    """
+    from pma.choose.search import search
+
+    search(job)
+
+
+def command() -> None:
+    """The console script."""
+    cli.run(main, ChooseJob, "choose", "command")
+
+
+if __name__ == "__main__":
+    command()
