@@ -45,6 +45,16 @@ def test_merges_are_those_of_the_checkpoints_even_of_deleted_ones(watched):
     assert [int(path.name) for path in sorted((output / "merged" / "sma_6").iterdir())] == [14, 16]
 
 
+def test_text_of_your_own_is_scored_without_a_corpus(watched, tmp_path, make_job, look, read_rows, capsys):
+    run, _ = watched
+    (tmp_path / "held.jsonl").write_text('{"text": "one plus two"}\n{"text": "three four"}\n')
+    job = make_job(run, tmp_path / "out", [{"method": "sma", "n": 2}], text=str(tmp_path / "held.jsonl"))
+    look(Watch(job))
+    rows = read_rows(tmp_path / "out")
+    assert len(rows) == 5 and {"raw/text/bits_per_byte", "sma_2/gain/text/bits_per_byte"} <= rows[-1].keys()
+    assert "text/bits_per_byte" in capsys.readouterr().out
+
+
 def test_the_running_ema_is_the_recursion_over_all_checkpoints(watched):
     output = watched[1]
     before, now = (output / "merged" / "ema_0.2" / f"{at:012d}" for at in (14, 16))
@@ -149,6 +159,8 @@ def test_impossible_jobs_are_refused_before_any_work(run, tmp_path, make_job):
         ([{"method": "sma", "n": 0}], {}, "recipes: n=0: give at least 1 checkpoint"),
         (sma_of_2, {"poll": 0}, "keep, poll, tokens_per_step"),
         (sma_of_2, {"suite": "proxy"}, "suite=proxy: give corpus=DIR"),
+        (sma_of_2, {"suite": "proxy", "text": "held.jsonl"}, "suite=proxy text=held.jsonl: give one of them"),
+        (sma_of_2, {"text": "nowhere.jsonl"}, "text=nowhere.jsonl: no such file"),
         (sma_of_2, {"dtype": "int8"}, "dtype=int8"),
         (sma_of_2, {"run_dir": "absent"}, "run_dir=absent: no such folder"),
     ]:

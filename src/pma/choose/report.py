@@ -51,7 +51,9 @@ def report(
     if gain - half <= 0:
         print("so the text cannot tell the merge from the last checkpoint; more of it can, or do not merge")
     print(reason(job, run, best))
-    print_next(best.command(job.run_dir, end))
+    more = [f"{key}={job[key]}" for key in ("assets", "prefix") if job[key] is not None]
+    more += ["suspicious=warn"] if job.suspicious == "warn" else []
+    print_next(" ".join([best.command(job.run_dir, end), *more]))
     return best
 
 

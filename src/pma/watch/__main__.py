@@ -30,6 +30,7 @@ class WatchJob:
     output: str = MISSING  # folder for merges, scores and records
     recipes: list[WatchRecipeConfig] = field(default_factory=lambda: [WatchRecipeConfig(method="sma", n=10)])
     suite: str | None = None  # proxy | instruct | paper; null: only merge
+    text: str | None = None  # your own text to score on instead: JSON Lines, {"text": "..."} a document
     corpus: str | None = None  # folder with the items of proxy or instruct
     limit: int | None = None  # items a task
     assets: str | None = None  # folder with config and tokenizer, where checkpoints lack them

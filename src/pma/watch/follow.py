@@ -58,7 +58,10 @@ class Watch:
         metrics = self.output / "metrics.jsonl"
         self.rows = [json.loads(line) for line in complete_lines(metrics)] if metrics.is_file() else []
         self.failures: dict[int, int] = {}  # tries that failed, by position
-        self.scorer = None if job.suite is None else FolderScorer(job, self.output / "scores")
+        if job.suite is not None and job.text is not None:
+            raise ValueError(f"suite={job.suite} text={job.text}: give one of them")
+        self.suite = "text" if job.text is not None else job.suite
+        self.scorer = None if self.suite is None else FolderScorer(job, self.output / "scores")
 
     @property
     def last(self) -> int:
@@ -144,14 +147,14 @@ class Watch:
         return row
 
     def _records(self, method: str, n: int, at: int, scores: Scores) -> list[Record]:
-        return records_of(self.run_name, self.job.suite, method, n, at * self.job.tokens_per_step, scores)
+        return records_of(self.run_name, self.suite, method, n, at * self.job.tokens_per_step, scores)
 
     # ---- what the user reads ----
 
     def _report(self, at: int, merges: dict[KeptMerge, tuple[Path, int]], row: dict[str, Any], seconds: float) -> None:
         for recipe, (folder, n) in merges.items():
             line = f"{at}: {recipe.name} of {n} checkpoints, {seconds:.1f} s"
-            averages = [key for key in row if key.startswith(f"{recipe.name}/average")]
+            averages = [key for key in row if key.startswith((f"{recipe.name}/average", f"{recipe.name}/text/"))]
             if averages:
                 print(f"{line}: {'; '.join(self._compared(key, row) for key in averages)}", flush=True)
             else:

@@ -22,7 +22,7 @@ class FolderScorer:
     """Scores model folders of one architecture, each content once; the model is loaded at the first of them.
 
     Args:
-        job: a WatchJob: suite, corpus, limit, assets, device, threads.
+        job: a WatchJob: suite or text, corpus, limit, assets, device, threads.
         cache_dir: scores are kept there by the content of the weights.
 
     Raises:
@@ -30,14 +30,18 @@ class FolderScorer:
     """
 
     def __init__(self, job: DictConfig, cache_dir: Path) -> None:
-        from pma.evaluate.suites import load_suite
+        from pma.evaluate.suites import load_suite, load_text
 
-        if job.suite != "paper" and job.corpus is None:
+        if job.text is None and job.suite != "paper" and job.corpus is None:
             raise ValueError(
-                f"suite={job.suite}: give corpus=DIR, the folder with its items, or suite=null to only merge"
+                f"suite={job.suite}: give corpus=DIR, the folder with its items, text=FILE with text of your "
+                f"own, or suite=null to only merge"
             )
         self._job, self._cache_dir = job, cache_dir
-        self._suite = load_suite(job.suite, job.corpus and Path(job.corpus), job.limit)
+        if job.text is None:
+            self._suite = load_suite(job.suite, job.corpus and Path(job.corpus), job.limit)
+        else:
+            self._suite = load_text(Path(job.text), job.limit)
         self._scorer: Any = None
 
     def score(self, folder: Path) -> Scores:
