@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING, DictConfig
 
 from pma import cli
+from pma.merge.options import Part
 
 
 @dataclass
-class ChooseJob:
+class ChooseJob(Part):
     """Everything `python -m pma.choose` reads."""
 
     run_dir: str = MISSING  # folder that a trainer wrote its checkpoints into
@@ -27,7 +28,6 @@ class ChooseJob:
     limit: int | None = None  # documents, for a quick look
     budget: float | None = None  # minutes; null: until all are scored
     assets: str | None = None  # folder with config and tokenizer, where checkpoints lack them
-    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
     suspicious: str = "refuse"  # NaN, infinity, a checkpoint far from the others: refuse | warn
     memory: int = 2_000_000_000  # bytes for merges in memory at once; more of them, fewer reads of the checkpoints
     device: str = "auto"  # auto | cpu | cuda

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from omegaconf import DictConfig
 
@@ -13,7 +14,7 @@ from pma.merge import Policy
 from pma.merge.check import open_sources
 from pma.merge.checkpoints import Run
 from pma.merge.diagnose import diagnostics
-from pma.merge.options import Options
+from pma.merge.options import Options, Part, select
 from pma.merge.plan import plan
 from pma.words import print_next
 
@@ -51,7 +52,7 @@ def report(
     if gain - half <= 0:
         print("so the text cannot tell the merge from the last checkpoint; more of it can, or do not merge")
     print(reason(job, run, best))
-    more = [f"{key}={job[key]}" for key in ("assets", "prefix") if job[key] is not None]
+    more = [f"{key}={job[key]}" for key in ("assets", "prefix", "state", "key") if job[key] is not None]
     more += ["suspicious=warn"] if job.suspicious == "warn" else []
     print_next(" ".join([best.command(job.run_dir, end), *more]))
     return best
@@ -87,9 +88,9 @@ def reason(job: DictConfig, run: Run, best: Candidate) -> str:
 
 def update_cosines(job: DictConfig, folders: Sequence[str]) -> list[float]:
     """Cosine between each update of a window and the one before it."""
-    options = Options(threads=job.threads)
+    options = Options(threads=job.threads, **asdict(select(Part, job)))
     weights = [[1.0 / len(folders)] * len(folders)]
-    with open_sources(folders, job.prefix) as sources:
+    with open_sources(folders, options) as sources:
         result = plan(sources, weights, options, Policy(suspicious="warn")).run(lambda *block: None, ["the window"])
     assert result is not None, "a process that is alone is the first"
     seen, _ = result

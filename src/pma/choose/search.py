@@ -23,8 +23,8 @@ from pma.merge import Policy
 from pma.merge.checkpoints import Run
 from pma.merge.formats import open_source
 from pma.merge.memory import averages
-from pma.merge.options import Options
-from pma.model.build import load_pretrained, load_weights
+from pma.merge.options import Options, Part, select
+from pma.model.build import load_architecture, load_weights
 from pma.words import count, duration
 
 _AT_ONCE = 16  # merges between two looks at the clock, at most
@@ -95,10 +95,12 @@ class Judge:
         if not any(place.glob("tokenizer*")):
             raise ValueError(f"{place}: no tokenizer there; assets=FOLDER names a folder with config and tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
-        self._model = load_pretrained(newest)
+        self._model = load_architecture(place)
         device = choose_device(job.device)
         self._scorer = Scorer(suite, self._model, tokenizer, Path(job.output) / "scores", device, job.threads)
-        source = open_source(newest, job.prefix)
+        self._part = select(Part, job)
+        self._part.check()
+        source = open_source(newest, job.prefix, job.state, job.key)
         size = 4 * sum(info.count for info in source.tensors.values())
         source.close()
         self.at_once = max(1, min(_AT_ONCE, job.memory // max(1, size)))
@@ -107,7 +109,7 @@ class Judge:
         """Bits of every document under each candidate; each checkpoint is read once."""
         used = sorted({at for candidate in some for at in candidate.window})
         weights = [[candidate.weights.get(at, 0.0) for at in used] for candidate in some]
-        merges = averages([self._run.checkpoints[at] for at in used], weights, self._policy, self._job.prefix)
+        merges = averages([self._run.checkpoints[at] for at in used], weights, self._policy, self._part)
         mean_bytes = statistics.fmean(self._halves.sizes)
         bits = []
         for merge in merges:

@@ -6,13 +6,14 @@ import json
 import re
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pma.files import MANIFEST
 from pma.layout import gaps, last, position_of, positions, trajectory, window
-from pma.merge.formats import DCP, open_source
+from pma.merge.formats import dcp_home, open_source
 
 _QUIET = 10.0  # seconds without a change, for trainers that do not mark a checkpoint as finished
 
@@ -20,11 +21,11 @@ _QUIET = 10.0  # seconds without a change, for trainers that do not mark a check
 def complete(checkpoint: Path) -> bool:
     """Whether the trainer has written all of a checkpoint.
 
-    Our folders appear whole. A torch distributed checkpoint gets its .metadata last, in its folder or one below it; a
-    checkpoint of the Hugging Face Trainer its trainer_state.json. Of any other the weight files must be as long as
-    their headers promise, and nothing may have changed for 10 seconds.
+    Our folders appear whole. A torch distributed checkpoint gets its .metadata last, wherever its writer puts it; a
+    checkpoint of the Hugging Face Trainer its trainer_state.json. Of any other the weight files must be as long as their
+    headers promise, and nothing may have changed for 10 seconds.
     """
-    if (checkpoint / MANIFEST).is_file() or any(any(checkpoint.glob(place)) for place in (DCP, f"*/{DCP}")):
+    if (checkpoint / MANIFEST).is_file() or dcp_home(checkpoint) is not None:
         return True
     state = checkpoint / "trainer_state.json"
     if state.is_file():
@@ -39,8 +40,10 @@ def complete(checkpoint: Path) -> bool:
 
 
 def _opens(checkpoint: Path) -> bool:
+    if checkpoint.is_file() and checkpoint.suffix != ".safetensors":
+        return zipfile.is_zipfile(checkpoint)  # torch.save's format, whose table of contents is written last
     try:
-        open_source(checkpoint).close()
+        open_source(checkpoint, prefix="").close()
     except (ValueError, OSError):
         return False
     return True

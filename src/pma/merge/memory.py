@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 
 from pma.merge.check import open_sources
 from pma.merge.formats import TensorInfo
-from pma.merge.options import Options, Policy
+from pma.merge.options import Options, Part, Policy
 from pma.merge.plan import plan
 from pma.merge.stream import NUMPY
 
@@ -44,15 +44,15 @@ def averages(
     folders: Sequence[str | Path],
     weights: Sequence[Sequence[float]],
     policy: Policy | None = None,
-    prefix: str | None = None,
+    part: Part | None = None,
 ) -> list[InMemory]:
     """`average` for several lists of weights, reading every snapshot once, with the content hash of each.
 
     Args:
-        prefix: take only tensors whose names begin with it, and take it off.
+        part: which tensors are the model; null: all.
     """
-    options = Options(dtype="float32", threads=torch.get_num_threads(), diagnose=False)
-    with open_sources(folders, prefix) as sources:
+    options = Options(**asdict(part or Part()), dtype="float32", threads=torch.get_num_threads(), diagnose=False)
+    with open_sources(folders, options) as sources:
         prepared = plan(sources, weights, options, policy or Policy())
         infos = prepared.stored()
         arrays = [{k: np.empty(info.count, NUMPY[info.dtype]) for k, info in infos.items()} for _ in weights]

@@ -41,7 +41,21 @@ class Policy:
 
 
 @dataclass
-class Options:
+class Part:
+    """Which tensors of a checkpoint are the model, where it holds others too."""
+
+    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
+    state: str | None = None  # model | ema, of checkpoints that hold the weights and an average of them
+    key: str | None = None  # path of the state dict in a .pt, .pth, .bin or .ckpt file: key=ema.shadow
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible choice."""
+        if self.state not in (None, "model", "ema"):
+            raise ValueError(f"state={self.state}: choose model or ema")
+
+
+@dataclass
+class Options(Part):
     """How merges are computed and stored."""
 
     dtype: str = "newest"  # storage type: newest (as in the newest source) | float32 | bfloat16 | float16 | float64
@@ -49,9 +63,6 @@ class Options:
     format: str = "safetensors"  # of the output: safetensors | dcp
     shard_size: int = 5_000_000_000  # bytes of an output file at most, unless one tensor is larger
     assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
-    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
-    state: str | None = None  # model | ema, of checkpoints that hold the weights and an average of them
-    key: str | None = None  # path of the state dict in a .pt, .pth, .bin or .ckpt file: key=ema.shadow
     lora: str = "exact"  # of adapters: exact (the mean of their products; ranks add up) | factors (A and B apart)
     memory: int = 8_388_608  # bytes for blocks in flight
     threads: int = 0  # 0: the cores this process may use. Does not change the bits
@@ -59,14 +70,13 @@ class Options:
 
     def check(self) -> None:
         """Raise ValueError for an impossible choice."""
+        super().check()
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
         if self.accumulate not in ("float32", "float64"):
             raise ValueError(f"accumulate={self.accumulate}: choose float32 or float64")
         if self.format not in ("safetensors", "dcp"):
             raise ValueError(f"format={self.format}: choose safetensors or dcp")
-        if self.state not in (None, "model", "ema"):
-            raise ValueError(f"state={self.state}: choose model or ema")
         if self.lora not in ("exact", "factors"):
             raise ValueError(f"lora={self.lora}: choose exact or factors")
         if self.assets is not None and not Path(self.assets).is_dir():
@@ -94,7 +104,7 @@ class Merge:
     recipe: Mapping[str, Any]
 
 
-Kind = TypeVar("Kind", Options, Policy)
+Kind = TypeVar("Kind", Part, Options, Policy)
 
 
 def select(kind: type[Kind], job: Any) -> Kind:

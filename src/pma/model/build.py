@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
     MixtralConfig,
@@ -102,6 +103,18 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
     model, report = result
     _require_whole(report, str(folder))
     return adapt(model)
+
+
+def load_architecture(folder: Path) -> PreTrainedModel:
+    """Build the model that a folder's config.json describes, in fp32 on the CPU; its weights are still random.
+
+    Raises:
+        ValueError: when the folder holds no config that transformers knows.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json in it; assets=FOLDER names a folder with config and tokenizer")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return adapt(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
 def _require_whole(report: dict[str, Any], source: str) -> None:

@@ -11,6 +11,7 @@ from omegaconf import MISSING, DictConfig
 
 from pma import cli
 from pma.config import TrackingConfig
+from pma.merge.options import Part
 
 
 @dataclass
@@ -23,7 +24,7 @@ class WatchRecipeConfig:
 
 
 @dataclass
-class WatchJob:
+class WatchJob(Part):
     """Everything `python -m pma.watch` reads."""
 
     run_dir: str = MISSING  # folder that the trainer writes checkpoints into

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from pma.files import complete_lines, write_json
 from pma.layout import positions
 from pma.merge import Options, Policy
 from pma.merge.checkpoints import complete
+from pma.merge.options import Part, select
 from pma.records import Record
 from pma.tracking import Tracker
 from pma.watch.hold import held, hold, release
@@ -51,7 +53,7 @@ class Watch:
             raise ValueError("recipes: give at least one, as recipes=[{method: sma, n: 10}]")
         if job.keep < 0 or job.poll <= 0 or job.tokens_per_step < 1:
             raise ValueError("keep, poll, tokens_per_step: give at least 0, more than 0 seconds, and at least 1")
-        self.options = Options(dtype=job.dtype, threads=job.threads, assets=job.assets)
+        self.options = Options(**asdict(select(Part, job)), dtype=job.dtype, threads=job.threads, assets=job.assets)
         self.options.check()
         self.policy = Policy(suspicious=job.suspicious)
         self.policy.check()
@@ -134,7 +136,7 @@ class Watch:
         self, at: int, checkpoint: Path, merges: dict[KeptMerge, tuple[Path, int]], scorer: FolderScorer
     ) -> dict[str, float]:
         """Numbers of a row: raw/TASK/METRIC of the checkpoint, RECIPE/... of each merge, RECIPE/gain/... over it."""
-        raw = scorer.score(checkpoint)
+        raw = scorer.score(checkpoint, select(Part, self.job))
         row = {f"raw/{task}/{metric}": score.value for (task, metric), score in raw.items()}
         records = self._records("last", 1, at, raw)
         for recipe, (folder, n) in merges.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pma.device import choose_device
+from pma.merge.options import Part
 from pma.records import Record, write_records
 
 if TYPE_CHECKING:
@@ -44,31 +45,37 @@ class FolderScorer:
             self._suite = load_text(Path(job.text), job.limit)
         self._scorer: Any = None
 
-    def score(self, folder: Path) -> Scores:
+    def score(self, folder: Path, part: Part | None = None) -> Scores:
         """Scores of a folder by (task, metric).
+
+        Args:
+            part: which of its tensors are the model; null: all, as in a merge.
 
         Raises:
             ValueError: when the folder cannot be read, or its log-likelihoods are not finite.
         """
-        from pma.merge import average
+        from pma.merge import averages
         from pma.model.build import load_weights
         from pma.snapshot import content_of
 
         if self._scorer is None:
             self._load(folder)
-        name = content_of(folder).rpartition(":")[2]
-        scores = self._scorer.score(name, lambda: load_weights(self._model, average([folder], [1.0])))
+        name = content_of(folder, part).rpartition(":")[2]
+        scores = self._scorer.score(
+            name, lambda: load_weights(self._model, averages([folder], [[1.0]], part=part)[0].tensors)
+        )
         return {(score.task, score.metric): score for score in scores}
 
     def _load(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
         from pma.evaluate.scorer import Scorer
-        from pma.model.build import load_pretrained
+        from pma.model.build import load_architecture
 
         job = self._job
-        self._model = load_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(job.assets or folder, local_files_only=True)
+        place = Path(job.assets or folder)
+        self._model = load_architecture(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
         self._scorer = Scorer(
             self._suite, self._model, tokenizer, self._cache_dir, choose_device(job.device), job.threads
         )

@@ -18,7 +18,7 @@ torch is imported only to read its own two formats.
 """
 
 from pma.merge.formats.adapter import ADAPTER, stack
-from pma.merge.formats.base import DCP, SAFETENSORS, SIZES, SPAN, TORCH, Source, TensorInfo, iterate_spans
+from pma.merge.formats.base import DCP, SAFETENSORS, SIZES, SPAN, TORCH, Source, TensorInfo, dcp_home, iterate_spans
 from pma.merge.formats.open import fetch, open_source
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "TORCH",
     "Source",
     "TensorInfo",
+    "dcp_home",
     "fetch",
     "iterate_spans",
     "open_source",
