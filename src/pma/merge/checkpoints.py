@@ -22,8 +22,8 @@ def complete(checkpoint: Path) -> bool:
     """Whether the trainer has written all of a checkpoint.
 
     Our folders appear whole. A torch distributed checkpoint gets its .metadata last, wherever its writer puts it; a
-    checkpoint of the Hugging Face Trainer its trainer_state.json. Of any other the weight files must be as long as their
-    headers promise, and nothing may have changed for 10 seconds.
+    checkpoint of the Hugging Face Trainer its trainer_state.json. Of any other the weight files must be as long as
+    their headers promise, and nothing may have changed for 10 seconds.
     """
     if (checkpoint / MANIFEST).is_file() or dcp_home(checkpoint) is not None:
         return True
