@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_complete_late_gets_its_row_and_records(
         def __init__(self, job, cache_dir):
             pass
 
-        def score(self, folder):
+        def score(self, folder, part=None):
             from pma.evaluate.scorer import Score
 
             value = load_file(folder / "model.safetensors")["w"].mean().item()
