@@ -63,7 +63,7 @@ def _draw(result: Result, panels: Sequence[str]) -> Figure:
                     at = distances[method].index(candidate.every), numbers.index(candidate.n)
                     _cell(axis, at, gain[candidate], norm, candidate == result.best)
             axis.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, len(numbers) - 0.5))
-            axis.set_title(f"{method}: {_WORDS.get(method, 'a decay of this shape')}")
+            axis.set_title(f"{method}: {_WORDS.get(method, 'weights of such a decay')}")
             axis.set_xticks(range(len(distances[method])), distances[method])
             axis.set_yticks(range(len(numbers)), numbers)
             axis.set_xlabel("V: distance, in checkpoints")
