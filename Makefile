@@ -116,6 +116,7 @@ bench: setup ## our training, scoring and merging against Trainer, lm-eval and m
 	$(PY) benchmarks/train.py
 	$(PY) benchmarks/evaluate.py
 	$(PY) benchmarks/merge.py
+	$(PY) benchmarks/choose.py
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/tracking.py
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pma.layout import last
-from pma.merge.weights import METHODS, method_weights
+from pma.layout import gaps, last
+from pma.merge.weights import METHODS, SHAPES, method_weights
 
-# Numbers of checkpoints that are tried; between neighbours the scores hardly differ.
-_NUMBERS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200)
-_DISTANCES = (1, 2, 3, 4, 6, 8, 12, 16)  # in checkpoints
+# Where all windows are more than _ALL, these numbers and distances, in checkpoints, are tried: between neighbours the
+# scores hardly differ.
+_ALL = 100
+_NUMBERS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 400)
+_DISTANCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Candidate:
     """One merge, or one checkpoint alone (method single, n 1).
 
     Attributes:
+        every: distance between its checkpoints: 2 takes every second one of the run.
         window: positions, oldest first.
     """
 
@@ -31,30 +34,29 @@ class Candidate:
         """Weight by position."""
         if self.method == "single":
             return {self.window[0]: 1.0}
-        steps = {b - a for a, b in zip(self.window, self.window[1:], strict=False)}
-        return dict(
-            zip(
-                self.window,
-                method_weights(self.method, self.n, None, self.window if len(steps) > 1 else None),
-                strict=True,
-            )
-        )
+        even = len({b - a for a, b in zip(self.window, self.window[1:], strict=False)}) <= 1
+        where = None if even or self.method not in SHAPES else self.window
+        return dict(zip(self.window, method_weights(self.method, self.n, None, where), strict=True))
 
-    def command(self, run_dir: str, end: int) -> str:
+    def command(self, run_dir: str) -> str:
         """The command that makes this merge."""
-        if self.method == "single":
-            return f"python -m pma.merge run_dir={run_dir} last=1 end={self.window[0]} method=sma output=merged"
-        every = f" every={self.every}" if self.every > 1 else ""
+        method, every = "sma" if self.method == "single" else self.method, f" every={self.every}"
         return (
-            f"python -m pma.merge run_dir={run_dir} last={self.n}{every} end={end} method={self.method} output=merged"
+            f"python -m pma.merge run_dir={run_dir} last={self.n}{every if self.every > 1 else ''} "
+            f"end={self.window[-1]} method={method} output=merged"
         )
 
 
-def candidates(positions: Sequence[int], methods: Sequence[str], longest: int, singles: int) -> list[Candidate]:
+def candidates(
+    positions: Sequence[int], methods: Sequence[str], longest: int, singles: int
+) -> tuple[list[Candidate], int]:
     """Candidates over checkpoints at these positions, ascending, in the order in which they are scored.
 
     The newest checkpoints come first, one by one, then the windows of the first method from the widest spread of sizes
-    to the finest, then the other methods.
+    to the finest, then the other methods. A window across a gap is left out: its checkpoints would not stand evenly.
+
+    Returns:
+        The candidates, and how many windows were left out.
 
     Raises:
         ValueError: for too few checkpoints, or a method that there is not.
@@ -67,20 +69,32 @@ def candidates(positions: Sequence[int], methods: Sequence[str], longest: int, s
         raise ValueError("methods, longest, singles: give at least one method, 2 checkpoints and 1 single")
     if len(positions) < 2:
         raise ValueError(f"{len(positions)} complete checkpoint: there is nothing to merge; give a run with 2 or more")
+    all_windows = [(n, every, tuple(last(positions, n, every))) for n, every in _sizes(len(positions), longest)]
+    holes = gaps(positions)
+    windows = [(n, every, w) for n, every, w in all_windows if not gaps(w) and not any(w[0] <= a for a, _ in holes)]
+    if not windows:
+        before, after = holes[-1]
+        raise ValueError(
+            f"no checkpoints stand evenly up to {positions[-1]:,}: a gap lies between {before:,} and {after:,}; "
+            f"end={before} searches before it"
+        )
     alone = [Candidate("single", 1, 1, (at,)) for at in positions[::-1][:singles]]
-    windows = [
-        (n, every, tuple(last(positions, n, every)))
-        for n, every in _pairs(min(longest, len(positions)))
-        if (n - 1) * every < len(positions)
-    ]
     # Of two checkpoints every weighted mean here is SMA or near it.
-    return alone + [Candidate(m, n, e, w) for m in methods for n, e, w in windows if n > 2 or m == methods[0]]
+    merges = [Candidate(m, n, e, w) for m in dict.fromkeys(methods) for n, e, w in windows if n > 2 or m == methods[0]]
+    return alone + merges, len(all_windows) - len(windows)
 
 
-def _pairs(longest: int) -> Iterator[tuple[int, int]]:
-    """(n, every): every distance for numbers in coarse steps, then for those in between."""
-    numbers = [n for n in _NUMBERS if n <= longest]
-    for some in (numbers[1::2], numbers[::2]):
-        for n in some:
-            for every in _DISTANCES:
-                yield n, every
+def _sizes(there: int, longest: int) -> Iterator[tuple[int, int]]:
+    """(n, every) of all windows that fit, or of a grid where they are many: a coarse part of them first."""
+
+    def fitting(numbers: Sequence[int], distances: Sequence[int]) -> list[tuple[int, int]]:
+        return [(n, e) for e in distances for n in numbers if n <= longest and (n - 1) * e < there]
+
+    numbers, distances = list(range(2, there + 1)), list(range(1, there))
+    if len(fitting(numbers, distances)) > _ALL:
+        numbers, distances = list(_NUMBERS), list(_DISTANCES)
+    coarse = fitting(numbers[1::2], distances[::2])
+    yield from coarse
+    for size in fitting(numbers, distances):
+        if size not in coarse:
+            yield size

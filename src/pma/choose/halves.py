@@ -1,50 +1,42 @@
-"""Bits per byte on two halves of the documents: one half chooses, the other says what was gained."""
+"""Scores on two halves of the documents: one half chooses, the other says what was gained.
+
+Documents come in axes: the tasks that were asked for, or one text. A score is the mean over axes of the mean over the
+documents of each.
+"""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
-FEWEST = 10  # documents
+FEWEST = 10  # documents of an axis
 _Z = NormalDist().inv_cdf(0.975)
 
+Values = Sequence[Sequence[float]]  # of each document, by axis
 
-@dataclass(frozen=True)
-class Halves:
-    """The documents of a text by their sizes in bytes; every second one is for choosing.
+
+def score(values: Values) -> float:
+    """The mean over axes of the mean over documents."""
+    return statistics.fmean(statistics.fmean(axis) for axis in values)
+
+
+def paired_gain(values: Values, over: Values, sizes: Values, higher: bool) -> tuple[float, float]:
+    """How much better the first is than the second, and half the 95 % interval of that.
+
+    The two are compared document by document (ratio estimator, Cochran, Sampling Techniques, 6.4).
 
     Args:
-        sizes: bytes of each document.
-
-    Raises:
-        ValueError: for fewer than 10 documents.
+        sizes: bytes of each document where long ones weigh more, else 1.
+        higher: whether a higher value is better.
     """
-
-    sizes: Sequence[int]
-
-    def __post_init__(self) -> None:
-        if len(self.sizes) < FEWEST:
-            raise ValueError(
-                f"text: {len(self.sizes)} documents; give at least {FEWEST}, for half of them choose and half report"
-            )
-
-    def choosing(self, bits: Sequence[float]) -> float:
-        """Bits per byte of the half that chooses, from the bits of every document."""
-        return sum(bits[::2]) / sum(self.sizes[::2])
-
-    def reporting(self, bits: Sequence[float]) -> float:
-        """Bits per byte of the other half."""
-        return sum(bits[1::2]) / sum(self.sizes[1::2])
-
-    def gain(self, bits: Sequence[float], over: Sequence[float]) -> tuple[float, float]:
-        """Bits per byte that the first saves over the second on the reporting half, and half its 95 % interval.
-
-        The two are compared document by document (ratio estimator, Cochran, Sampling Techniques, 6.4).
-        """
-        sizes = self.sizes[1::2]
-        saved = [b - a for a, b in zip(bits[1::2], over[1::2], strict=True)]
-        gain, n = sum(saved) / sum(sizes), len(sizes)
-        squares = sum((d - gain * size) ** 2 for d, size in zip(saved, sizes, strict=True))
-        return gain, _Z * math.sqrt(n / (n - 1) * squares) / sum(sizes)
+    gains, variances = [], []
+    for a, b, size in zip(values, over, sizes, strict=True):
+        better = [(x - y) if higher else (y - x) for x, y in zip(a, b, strict=True)]
+        n, mean_size = len(size), statistics.fmean(size)
+        gain = statistics.fmean(better)
+        squares = sum((d - gain * s / mean_size) ** 2 for d, s in zip(better, size, strict=True))
+        gains.append(gain)
+        variances.append(squares / (n - 1) / n)
+    return statistics.fmean(gains), _Z * math.sqrt(sum(variances)) / len(gains)

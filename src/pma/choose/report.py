@@ -2,83 +2,74 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import shlex
+from collections import Counter
 
 from omegaconf import DictConfig
 
 from pma.choose.candidates import Candidate
-from pma.choose.halves import Halves
-from pma.merge import Policy
-from pma.merge.check import open_sources
-from pma.merge.checkpoints import Run
-from pma.merge.diagnose import diagnostics
-from pma.merge.options import Options, Part, select
-from pma.merge.plan import plan
-from pma.words import print_next
+from pma.choose.halves import score
+from pma.choose.result import Result
+from pma.words import count
 
-_HEAD = 10  # rows
+ROWS = 10  # of the table
 _CLOUD, _PATH = 0.2, 0.6  # cosine of successive updates: below the one and above the other
-_DIGITS = 4
 
 
-def report(
-    job: DictConfig, run: Run, end: int, scored: Mapping[Candidate, Sequence[float]], halves: Halves
-) -> Candidate:
-    """Print table, gains, reason and command; return the best candidate.
+def table(result: Result) -> list[list[str]]:
+    """The best candidates, one a row, below the names of the columns; a gain is over the last checkpoint."""
+    number = result.measure.number
+    rows = [["method", "N", "every", "oldest", "chosen by", "reported", "gain"]]
+    for candidate in list(result.chosen)[:ROWS]:
+        gain, half = result.gain(candidate, result.newest)
+        rows.append(
+            [
+                candidate.method,
+                str(candidate.n),
+                str(candidate.every),
+                f"{candidate.window[0]:,}",
+                number(score(result.chosen[candidate].values)),
+                number(score(result.reported[candidate])),
+                f"{number(gain, '+')} ± {number(half)}" if candidate != result.newest else "",
+            ]
+        )
+    return rows
 
-    Args:
-        end: position of the newest checkpoint.
-        scored: bits of every document by candidate.
-    """
-    order = sorted(scored, key=lambda candidate: halves.choosing(scored[candidate]))
-    singles = [candidate for candidate in order if candidate.method == "single"]
-    newest = next(candidate for candidate in singles if candidate.window == (end,))
-    print("\n".join(table(order[:_HEAD], scored, newest, halves)))
-    best = next((candidate for candidate in order if candidate.method != "single"), None)
+
+def as_text(rows: list[list[str]]) -> list[str]:
+    """A table for a terminal: words to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return ["  ".join([row[0].ljust(widths[0]), *rest]).rstrip() for row, (_, *rest) in zip(rows, padded, strict=True)]
+
+
+def gains(result: Result) -> list[str]:
+    """What the best merge gains over the baselines, and whether it can be told from the last checkpoint."""
+    best, newest, single = result.best, result.newest, result.singles[0]
     if best is None:
-        print("no merge is scored yet; give a larger budget")
-        return newest
-    baselines = {newest: "the last checkpoint"} | {singles[0]: "the best single checkpoint"}
-    if singles[0] == newest:
+        return ["no merge is scored yet; give a larger budget"]
+    baselines = {newest: "the last checkpoint"} | {single: "the best single checkpoint"}
+    if single == newest:
         baselines = {newest: "the last checkpoint, the best single one"}
-    for other, words in baselines.items():
-        gain, half = halves.gain(scored[best], scored[other])
-        at = f"{words}, at {other.window[0]:,}"
-        print(f"the best merge saves {gain:+.{_DIGITS}f} ± {half:.{_DIGITS}f} bits per byte over {at}")
-    print("gains are of the half of the documents that did not choose; ± is half a paired 95 % interval")
-    gain, half = halves.gain(scored[best], scored[newest])
+    lines = [
+        f"the best merge {result.measure.gain(*result.gain(best, other))} over {words}, at {other.window[0]:,}"
+        for other, words in baselines.items()
+    ]
+    gain, half = result.gain(best, newest)
+    lines.append("gains are of the half of the documents that did not choose; ± is half a paired 95 % interval")
     if gain - half <= 0:
-        print("so the text cannot tell the merge from the last checkpoint; more of it can, or do not merge")
-    print(reason(job, run, best))
-    more = [f"{key}={job[key]}" for key in ("assets", "prefix", "state", "key") if job[key] is not None]
-    more += ["suspicious=warn"] if job.suspicious == "warn" else []
-    print_next(" ".join([best.command(job.run_dir, end), *more]))
-    return best
-
-
-def table(
-    rows: Sequence[Candidate], scored: Mapping[Candidate, Sequence[float]], newest: Candidate, halves: Halves
-) -> list[str]:
-    """The best candidates, one a line, in bits per byte; lower is better, and a gain is over the last checkpoint."""
-    lines = [f"{'method':8} {'n':>4} {'every':>5} {'oldest':>12} {'chosen by':>10} {'reported':>10} {'gain':>8}"]
-    for candidate in rows:
-        bits = scored[candidate]
-        gain, _ = halves.gain(bits, scored[newest])
         lines.append(
-            f"{candidate.method:8} {candidate.n:4} {candidate.every:5} {candidate.window[0]:12,} "
-            f"{halves.choosing(bits):10.{_DIGITS}f} {halves.reporting(bits):10.{_DIGITS}f} {gain:+8.{_DIGITS}f}"
+            "so these documents cannot tell the merge from the last checkpoint; more of them can, or do not merge"
         )
     return lines
 
 
-def reason(job: DictConfig, run: Run, best: Candidate) -> str:
+def reason(result: Result) -> str:
     """Whether the checkpoints of the best window lie like a cloud or along a path, in words."""
-    if best.n < 3:
+    cosine = result.best and result.chosen[result.best].cosine
+    if cosine is None:
         return "two checkpoints say nothing of how the run moves; save more of them"
-    cosine = statistics.fmean(update_cosines(job, [str(run.checkpoints[at]) for at in best.window]))
-    lead = f"successive updates of this window have a mean cosine of {cosine:.2f}"
+    lead = f"successive updates of the best window have a mean cosine of {cosine:.2f}"
     if cosine < _CLOUD:
         return f"{lead}: the checkpoints lie like a cloud, whose middle is better than any of them"
     if cosine > _PATH:
@@ -86,12 +77,13 @@ def reason(job: DictConfig, run: Run, best: Candidate) -> str:
     return f"{lead}: between a cloud, where merging pays, and a path, where it does not"
 
 
-def update_cosines(job: DictConfig, folders: Sequence[str]) -> list[float]:
-    """Cosine between each update of a window and the one before it."""
-    options = Options(threads=job.threads, **asdict(select(Part, job)))
-    weights = [[1.0 / len(folders)] * len(folders)]
-    with open_sources(folders, options) as sources:
-        result = plan(sources, weights, options, Policy(suspicious="warn")).run(lambda *block: None, ["the window"])
-    assert result is not None, "a process that is alone is the first"
-    seen, _ = result
-    return diagnostics(seen.grams, seen.counts)["update_cosines"]
+def refusals(result: Result) -> list[str]:
+    """Candidates that cannot be merged, and why, by reason."""
+    return [f"left out, {count(n, 'candidate')}: {why}" for why, n in Counter(result.refused.values()).most_common(3)]
+
+
+def command(job: DictConfig, best: Candidate) -> str:
+    """The command that makes the best merge."""
+    more = [f"{key}={job[key]}" for key in ("assets", "prefix", "state", "key") if job[key] is not None]
+    more += ["suspicious=warn"] if job.suspicious == "warn" else []
+    return " ".join([best.command(shlex.quote(job.run_dir)), *map(shlex.quote, more)])

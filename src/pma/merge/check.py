@@ -105,11 +105,12 @@ def check_weights(weights: Sequence[float], n: int, accumulate: str) -> tuple[fl
     return numbers
 
 
-def judge(seen: Seen, sources: Sequence[Source], sums: Sequence[str], policy: Policy) -> list[str]:
+def judge(seen: Seen, sources: Sequence[Source], sums: Sequence[str], policy: Policy, quiet: bool = False) -> list[str]:
     """Refuse what the policy refuses; print the rest as warnings and return them.
 
     Args:
         sums: what to call each merge in a message.
+        quiet: print nothing.
 
     Raises:
         ValueError: naming the source or the merge, and the tensor.
@@ -141,6 +142,6 @@ def judge(seen: Seen, sources: Sequence[Source], sums: Sequence[str], policy: Po
             f"{sums[i]}: tensor {name} overflows: its weighted sum is larger than its storage type holds, though every "
             f"snapshot is finite; store it wider (dtype=float32), or give weights that sum to 1"
         )
-    for line in suspicions:
+    for line in [] if quiet else suspicions:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     return suspicions

@@ -124,13 +124,17 @@ class Run:
             more = f"; left out, for they are not written completely: {left_out}" if left_out else ""
             raise ValueError(f"{self.run_dir}: {error}{more}") from None
 
-    def warnings(self, taken: Sequence[int]) -> list[str]:
-        """What a user should know of a window: checkpoints left out of it, and gaps in it."""
-        lines = [
+    def left_out(self, taken: Sequence[int]) -> list[str]:
+        """A line for each checkpoint that the trainer has not written completely, from the oldest taken on."""
+        return [
             f"{path.name}: left out, for it is not written completely"
             for at, path in self.incomplete.items()
             if at > taken[0]
         ]
+
+    def warnings(self, taken: Sequence[int]) -> list[str]:
+        """What a user should know of a window: checkpoints left out of it, and gaps in it."""
+        lines = self.left_out(taken)
         for before, after in gaps(taken):
             names = f"{self.checkpoints[before].name} and {self.checkpoints[after].name}"
             lines.append(

@@ -120,7 +120,8 @@ def load_architecture(folder: Path) -> PreTrainedModel:
 def _require_whole(report: dict[str, Any], source: str) -> None:
     # transformers only warns about missing tensors, and initialises them at random.
     if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"]))
+        names = sorted(report["missing_keys"])
+        missing = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ValueError(f"{source}: {missing} missing; give the folder of a whole model")
 
 
