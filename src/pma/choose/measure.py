@@ -131,7 +131,8 @@ def load_measure(job: DictConfig) -> Measure:
     if job.text:
         return Measure(load_text(Path(job.text), job.limit), {TEXT: [TEXT]}, job.metric)
     if job.tasks:
-        return Measure(*load_tasks(list(job.tasks), job.include_path, job.limit), job.metric)
+        suite, axes = load_tasks(list(job.tasks), job.include_path, job.limit)
+        return Measure(suite, axes, job.metric)
     suite = load_suite(job.suite, job.corpus and Path(job.corpus), job.limit)
     return Measure(suite, {axis: [prefix(job.suite) + axis] for axis in AXES[job.suite]}, job.metric)
 

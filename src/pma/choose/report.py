@@ -66,7 +66,7 @@ def gains(result: Result) -> list[str]:
 
 def reason(result: Result) -> str:
     """Whether the checkpoints of the best window lie like a cloud or along a path, in words."""
-    cosine = result.best and result.chosen[result.best].cosine
+    cosine = None if result.best is None else result.chosen[result.best].cosine
     if cosine is None:
         return "two checkpoints say nothing of how the run moves; save more of them"
     lead = f"successive updates of the best window have a mean cosine of {cosine:.2f}"
