@@ -48,7 +48,7 @@ def publish(root, scale: str, seeds: int, error: float = 0.01) -> None:
 
 def test_published_decays_of_about_the_length_count_in_windows_of_the_merge(tmp_path):
     publish(tmp_path, "cpu", seeds=3)
-    published = Published(tmp_path, own_text=True)
+    published = Published(tmp_path, "text")
     short = published.errors(SCORE, SMA, 800.0)  # 8 of the ten distances of a window, as the published ones
     assert short.values == pytest.approx([0.08] * 3) and short.independent == 3
     assert short.words == "3 decays of 3 runs at scale cpu"
@@ -60,21 +60,23 @@ def test_published_decays_of_about_the_length_count_in_windows_of_the_merge(tmp_
 
 
 def test_without_fitting_published_decays_the_words_say_what_is_missing(tmp_path):
-    assert "were published with this installation" in Published(tmp_path, True).errors(SCORE, SMA, 800.0).words
+    assert "were published with this installation" in Published(tmp_path, "text").errors(SCORE, SMA, 800.0).words
     publish(tmp_path, "cpu", seeds=2)
-    published = Published(tmp_path, own_text=False)
+    published = Published(tmp_path, "proxy")
     assert published.errors("heldout/bits_per_byte", SMA, 800.0).independent == 2
     assert "2 decays of 2 runs at scale cpu only, and it takes 3 runs" in (
         published.errors("heldout/bits_per_byte", SMA, 800.0).words
     )
     assert "beside SMA alone" in published.errors("heldout/bits_per_byte", Merged("wma_3", "wma", 9.0), 9.0).words
     assert "not scored on average/acc" in published.errors("average/acc", SMA, 800.0).words
+    other = Published(tmp_path, "instruct").errors("heldout/bits_per_byte", SMA, 800.0)  # another suite's text
+    assert other.independent == 0 and "not scored on heldout/bits_per_byte of suite=instruct" in other.words
     publish(tmp_path, "gpu", seeds=3)  # the scale with most of them
-    assert "at scale gpu" in Published(tmp_path, True).errors(SCORE, SMA, 800.0).words
+    assert "at scale gpu" in Published(tmp_path, "text").errors(SCORE, SMA, 800.0).words
 
 
 def test_the_records_of_this_repository_can_be_read():
-    errors = Published(PUBLISHED, own_text=True).errors(SCORE, SMA, 1600.0)
+    errors = Published(PUBLISHED, "text").errors(SCORE, SMA, 1600.0)
     assert len(errors.values) == 15 * errors.independent and errors.independent >= 1  # a fork each, all lengths
 
 

@@ -77,7 +77,7 @@ def push(folder: Path, repo: str, revision: str | None) -> str:
         adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
         deletes = [CommitOperationDelete(path_in_repo=name) for name in old]
         api.create_commit(repo, [*adds, *deletes], commit_message="Merge of checkpoints by pma", revision=branch)
-    except (ValueError, *hub_errors()) as error:
+    except hub_errors() as error:
         again = f"hf upload {repo} {folder} ." + (f" --revision {branch}" if branch else "")
         raise ValueError(
             f"push_to_hub={repo}: the hub refused it ({_first_line(error)}); the merge is whole in {folder}, push it "

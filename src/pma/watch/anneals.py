@@ -107,25 +107,25 @@ class Published:
 
     Args:
         root: folder of runs, with SCALE/published/annealing_forecast.
-        own_text: whether the scores are of a user's text, which the published held-out text then stands for.
+        suite: proxy, or text: then the published held-out text stands for the user's. Of others nothing is published.
     """
 
-    def __init__(self, root: Path, own_text: bool) -> None:
-        self._own_text = own_text
+    def __init__(self, root: Path, suite: str) -> None:
+        self._suite = suite
         paths = sorted(root.glob("*/published/annealing_forecast/records.csv"))
         scales = [(path.parents[2].name, _published_rows(path)) for path in paths]
         self._scale, self._rows = max(scales, key=lambda scale: len(scale[1]), default=("", []))
 
     def errors(self, score: str, merged: Merged, length: float) -> Errors:
         task, _, metric = score.partition("/")
-        key = _HELDOUT if self._own_text and metric == _HELDOUT[1] else (task, metric)
-        rows = [row for row in self._rows if row["key"] == key]
+        key = _HELDOUT if (self._suite, metric) == ("text", _HELDOUT[1]) else (task, metric)
+        rows = [row for row in self._rows if row["key"] == key and self._suite in ("proxy", "text")]
         if not self._rows:
             return Errors([], 0, "no finished decays were published with this installation")
         if merged.method != "sma":
             return Errors([], 0, "the published decays stand beside SMA alone")
         if not rows:
-            return Errors([], 0, f"the published decays were not scored on {score}")
+            return Errors([], 0, f"the published decays were not scored on {score} of suite={self._suite}")
         assert merged.span, "only the running EMA has no window"
         asked = length / merged.span
         like = [row for row in rows if _alike(row["length"], asked)]

@@ -38,4 +38,6 @@ def open_anneals(job: DictConfig) -> Anneals | None:
         return None
     if job.suite is None and job.text is None:
         raise ValueError(f"anneal={job.anneal}: an estimate needs scores; give text=FILE or suite=NAME")
-    return Published(PUBLISHED, job.text is not None) if job.anneals is None else Own(Path(job.anneals))
+    if job.anneals is not None:
+        return Own(Path(job.anneals))
+    return Published(PUBLISHED, "text" if job.text is not None else job.suite)

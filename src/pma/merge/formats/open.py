@@ -29,7 +29,6 @@ def fetch(name: str) -> Path:
     if match is None:
         raise ValueError(f"{name}: no such folder; give a model folder or file, or a hub model as repo@revision")
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     repo, revision = match["repo"], match["revision"]
     try:
@@ -38,7 +37,7 @@ def fetch(name: str) -> Path:
         weights = ["*.safetensors", "*.safetensors.index.json"] if safe else ["*.bin", "*.bin.index.json"]
         patterns = [*weights, "*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*", "NOTICE*"]
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except (HFValidationError, *hub_errors()) as error:
+    except hub_errors() as error:
         first = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{name}: the hub did not give it ({first}); check the names, the network and HF_TOKEN"
@@ -46,10 +45,10 @@ def fetch(name: str) -> Path:
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises when it does not get through: OSError, and the errors of its HTTP library."""
+    """What huggingface_hub raises when it does not get through, the errors of its HTTP library among it."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, *HfHubHTTPError.__bases__)
+    return (OSError, ValueError, *HfHubHTTPError.__bases__)
 
 
 def open_source(
