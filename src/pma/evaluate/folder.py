@@ -16,6 +16,7 @@ from pma.evaluate.suites import Suite, load_suite, load_text
 from pma.evaluate.tasks import write_tasks
 from pma.evaluate.vllm import DTYPE, VllmScorer, tensor_parallel_size, vllm_class
 from pma.files import MANIFEST, read_manifest, write_json
+from pma.merge.card import add_scores
 from pma.model.build import load_pretrained
 from pma.snapshot import content_of
 from pma.words import print_next
@@ -46,6 +47,7 @@ def evaluate(job: DictConfig) -> None:
     weights_hash = content_of(folder).rpartition(":")[2]
     scores = (_score_by_vllm if job.backend == "vllm" else _score)(job, folder, suite, weights_hash)
     print(table(scores))
+    add_scores(folder, suite.name, [(s.task, s.metric, s.value, s.stderr) for s in scores])
     if corpus is not None:
         print(_lm_eval_command(job, folder, suite, corpus))
     version = suite.version if job.backend == "hf" else f"{suite.version}-{job.backend}"

@@ -80,6 +80,8 @@ def merge(
     end: int | None = None,
     tokens_per_step: int = 1,
     policy: Policy | None = None,
+    push_to_hub: str | None = None,
+    revision: str | None = None,
     **options: Any,
 ) -> Path:
     """Merge checkpoints into a model folder; `pma.merge` itself.
@@ -99,6 +101,8 @@ def merge(
         end: position of the newest checkpoint to take; null: the newest there is.
         tokens_per_step: turns the steps in names into tokens, for `interval` and `end`.
         policy: what is refused; see `Policy`.
+        push_to_hub: NAME/REPOSITORY of the Hugging Face hub, which the merge is pushed to when it is whole.
+        revision: branch of the repository; null: main.
         options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, memory, threads, diagnose.
 
     Returns:
@@ -106,19 +110,24 @@ def merge(
 
     Raises:
         ValueError: for sources that cannot be averaged, weights that are not finite, or what the policy refuses;
-            nothing is left behind then.
+            nothing is left behind then. Also when the hub refuses a push: then the merge stays.
         OSError: when the disk is full.
     """
     from pma.merge.checkpoints import warn
     from pma.merge.disk import merge_all
+    from pma.merge.hub import check_target, push
     from pma.merge.options import Options
+    from pma.merge.ranks import is_first
     from pma.merge.recipes import of_call
 
     recipe = {"method": method, "alpha": alpha, "positions": positions} if weights is None else {"weights": weights}
     window = {"last": last, "every": every, "interval": interval, "end": end}
+    check_target(push_to_hub, revision)
     chosen = of_call(sources, tokens_per_step, recipe | window | {"output": output})
     warn(chosen.warnings)
     merge_all(chosen.sources, chosen.merges, Options(**options), policy)
+    if push_to_hub is not None and is_first():
+        push(Path(output), push_to_hub, revision)
     return Path(output)
 
 

@@ -19,6 +19,7 @@ from omegaconf import MISSING, DictConfig
 from pma import cli
 from pma.config import ROOT, TrackingConfig
 from pma.merge.checkpoints import warn
+from pma.merge.hub import check_target, push
 from pma.merge.options import Merge, Options, Policy, select
 from pma.merge.ranks import is_first
 from pma.merge.recipes import Chosen, choose
@@ -60,6 +61,8 @@ class MergeJob(Options, Policy):
     tokens_per_step: int = 1  # turns the steps in names into tokens, for interval and end; 1: they are as in the names
     output: str | None = None
     merges: list[MergeRecipeConfig] = field(default_factory=list)  # many at once, each with its output
+    push_to_hub: str | None = None  # NAME/REPOSITORY of the Hugging Face hub, for the merge when it is whole
+    revision: str | None = None  # branch there; null: main
     dry_run: bool = False  # only check, and print the plan
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
     group: str | None = None  # W&B group
@@ -127,6 +130,9 @@ def main(job: DictConfig) -> None:
     options, policy = select(Options, job), select(Policy, job)
     options.check()
     policy.check()
+    if job.push_to_hub is not None and job.merges:
+        raise ValueError(f"push_to_hub={job.push_to_hub}: goes with one merge; push each of merges=[...] by itself")
+    check_target(job.push_to_hub, job.revision)
     chosen = choose(job)
     folders, merges = chosen.sources, chosen.merges
     if is_first():
@@ -142,6 +148,8 @@ def main(job: DictConfig) -> None:
         if job.tracking.mode != "off":
             _track(job, folders, merges)
         _report(job, chosen, time.perf_counter() - began)
+        if job.push_to_hub is not None:
+            print(f"pushed to {push(merges[0].output, job.push_to_hub, job.revision)}")
 
 
 def command() -> None:

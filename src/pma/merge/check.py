@@ -14,18 +14,21 @@ import numpy as np
 from pma.files import MANIFEST, read_manifest
 from pma.merge import diagnose
 from pma.merge.formats import Source, open_source, stack
-from pma.merge.options import Options, Policy
+from pma.merge.options import Options, Part, Policy
 from pma.merge.summary import Seen
 
 _HEAD = "lm_head.weight"
 
 
 @contextmanager
-def open_sources(names: Sequence[str | Path], options: Options | None = None) -> Iterator[list[Source]]:
+def open_sources(
+    names: Sequence[str | Path], options: Options | None = None, parts: Sequence[Part] | None = None
+) -> Iterator[list[Source]]:
     """Open sources by name, oldest first, and check that they are one architecture.
 
     Args:
         options: which part of each source is merged, and how adapters are.
+        parts: which part of each, where that differs: a merge of ours has only the model in it.
 
     Raises:
         ValueError: naming the source and the first tensor that does not fit.
@@ -35,8 +38,8 @@ def open_sources(names: Sequence[str | Path], options: Options | None = None) ->
     options = options or Options()
     with ExitStack() as opened:
         sources: list[Source] = []
-        for name in names:
-            sources.append(open_source(name, options.prefix, options.state, options.key))
+        for name, part in zip(names, parts or [options] * len(names), strict=True):
+            sources.append(open_source(name, part.prefix, part.state, part.key))
             opened.callback(sources[-1].close)
         sources = stack(sources, options.lora)
         _drop_tied_heads(sources)

@@ -13,9 +13,10 @@ from typing import Any
 from pma import __version__
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write_json
 from pma.merge import diagnose, ranks, write
+from pma.merge.card import CARD, model_card
 from pma.merge.check import open_sources
 from pma.merge.content import source_hash
-from pma.merge.options import Merge, Options, Policy
+from pma.merge.options import Merge, Options, Part, Policy
 from pma.merge.plan import Plan, plan
 from pma.merge.summary import Seen
 from pma.merge.weights import equivalent_decay
@@ -94,7 +95,11 @@ def preview(
 
 
 def merge_all(
-    names: Sequence[str | Path], merges: Sequence[Merge], options: Options | None = None, policy: Policy | None = None
+    names: Sequence[str | Path],
+    merges: Sequence[Merge],
+    options: Options | None = None,
+    policy: Policy | None = None,
+    parts: Sequence[Part] | None = None,
 ) -> list[Path]:
     """Make any number of merges of the same sources in one pass, and publish each as a model folder.
 
@@ -102,6 +107,7 @@ def merge_all(
 
     Args:
         names: checkpoint folders or hub revisions, oldest first; see pma.merge.formats.
+        parts: which tensors of each source are the model; null: the same of all, as in `options`.
 
     Returns:
         The folders, each with manifest.json: every source with its content hash and weight, the recipe, the
@@ -114,7 +120,7 @@ def merge_all(
         OSError: when the disk is full.
     """
     options, policy = options or Options(), policy or Policy()
-    with open_sources(names, options) as sources, ranks.group() as group, ExitStack() as stack:
+    with open_sources(names, options, parts) as sources, ranks.group() as group, ExitStack() as stack:
         prepared = plan(sources, [merge.weights for merge in merges], options, policy, processes=True)
         check_outputs(prepared, merges)
         asides = None
@@ -177,6 +183,9 @@ def _finish(
             write_json(aside / "diagnostics.json", diagnostics)
         manifest = _provenance(merge, prepared, seen, warnings)
         manifest |= {"content": content, "files": hash_files(aside, but=write.WEIGHTS)}
+        loads = options.format == "safetensors" and (aside / "config.json").is_file()
+        card = model_card(manifest, sources, options, prepared.policy, loads)
+        (aside / CARD).write_text(card, encoding="utf-8")
         write_json(aside / MANIFEST, manifest)
 
 

@@ -41,7 +41,9 @@ class WatchJob(Part):
     hold: bool = False  # hard-link the window's weights, for trainers that delete old checkpoints
     poll: float = 10.0  # seconds between looks
     idle: float | None = None  # end after so many seconds without a new checkpoint; null: never
-    tokens_per_step: int = 1  # turns positions in steps into tokens; 1: positions are the axis
+    tokens_per_step: int = 1  # turns positions in steps into tokens; 1: positions stay what the names count
+    anneal: float | None = None  # also estimate the score of a decay of this length, in tokens (or steps, as positions)
+    anneals: str | None = None  # finished decays of yours, JSON Lines or CSV; null: those published with claim C18
     device: str = "cpu"  # the trainer may need the GPU
     threads: int = 1
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

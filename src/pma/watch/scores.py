@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from pma.evaluate.scorer import Score
 
 Scores = Mapping[tuple[str, str], "Score"]  # by (task, metric)
+_LOWER = ("bits_per_byte", "choice")  # metrics that count bits
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric counts bits, of which a better model needs fewer."""
+    return metric in _LOWER
+
+
+def gain(metric: str, value: float, over: float) -> float:
+    """What a score gains over another; above 0 it is the better one, whatever the metric."""
+    return over - value if lower_is_better(metric) else value - over
 
 
 class FolderScorer:
@@ -44,6 +55,21 @@ class FolderScorer:
         else:
             self._suite = load_text(Path(job.text), job.limit)
         self._scorer: Any = None
+        if job.assets is not None:
+            self.require(Path(job.assets))
+
+    def require(self, folder: Path) -> Path:
+        """Return where config and tokenizer lie, for a checkpoint in `folder` or in a file.
+
+        Raises:
+            ValueError: saying which of them is not there.
+        """
+        beside = folder if folder.is_dir() else folder.parent
+        place = beside if self._job.assets is None else Path(self._job.assets)
+        for name, pattern in (("config.json", "config.json"), ("tokenizer", "tokenizer*")):
+            if not any(place.glob(pattern)):
+                raise ValueError(f"{place}: no {name} there; assets=FOLDER names a folder with config and tokenizer")
+        return place
 
     def score(self, folder: Path, part: Part | None = None) -> Scores:
         """Scores of a folder by (task, metric).
@@ -73,7 +99,7 @@ class FolderScorer:
         from pma.model.build import load_architecture
 
         job = self._job
-        place = Path(job.assets or folder)
+        place = self.require(folder)
         self._model = load_architecture(place)
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
         self._scorer = Scorer(
