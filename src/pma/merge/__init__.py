@@ -99,7 +99,8 @@ def merge(
         end: position of the newest checkpoint to take; null: the newest there is.
         tokens_per_step: turns the steps in names into tokens, for `interval` and `end`.
         policy: what is refused; see `Policy`.
-        options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, memory, threads, diagnose.
+        options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, state, key, memory,
+            threads, diagnose; resumable=True with optimizer, for a checkpoint that your trainer goes on from.
 
     Returns:
         `output`, with the weights, config, tokenizer, and manifest.json that says what was merged and how.
