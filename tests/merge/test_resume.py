@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -100,6 +102,19 @@ def test_a_distributed_checkpoint_is_the_newest_with_the_averages_in_it(tmp_path
     assert manifest["resumable"] == expected and manifest["format"] == "dcp"
     assert (out / ".metadata").read_bytes() == (run / "step-20" / ".metadata").read_bytes()
     assert pma.merge([out], tmp_path / "again", dtype="newest")  # its content is what its manifest says
+
+
+def test_processes_of_torchrun_make_the_same_checkpoint_and_say_how_to_go_on(tmp_path, run):
+    called = merge(run, tmp_path / "called", optimizer="average")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    sources = f"sources=[{run / 'step-10'},{run / 'step-20'}]"
+    options = ["weights=[0.25,0.75]", "resumable=true", "optimizer=average", f"output={tmp_path / 'shared'}"]
+    command = [*torchrun, "-m", "pma.merge", sources, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "optimizer=average; train on with torchtitan: checkpoint.initial_load_path=" in done.stdout
+    for path in set(called.iterdir()) - {called / "manifest.json"}:
+        assert (tmp_path / "shared" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_torch_trains_on_from_a_distributed_checkpoint(tmp_path, run):

@@ -14,90 +14,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pma.files import MANIFEST, write_text
 from pma.merge import ranks
 from pma.merge.formats import Piece, Source, TensorInfo, View, dcp_home, fetch, is_copy
+from pma.merge.formats.beside import OPTIMIZERS, open_beside, role_of
 from pma.merge.options import Merge
 from pma.merge.patch import Patch
 from pma.merge.plan import Plan
 from pma.merge.stream import Pass
 
-# What optimizers call the weights that they keep (Megatron-Core, OLMo-core, apex, schedule-free), and moments, which
-# begin at 0. The name stands last, or behind `state`.
-_WEIGHTS = {"param", "fp32_param", "main_param", "master_param", "main", "z"}
-_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "exp_inf", "momentum_buffer"}
-_STEP = "step"
 _TRAINER_STATE, _MARKER = "trainer_state.json", "latest_checkpointed_iteration.txt"
-_OPTIMIZERS, _FSDP_OPTIMIZER = ("optimizer.pt", "optimizer.bin"), "optimizer_0"  # of the Trainer
 _NOT_COPIED = {MANIFEST, "diagnostics.json"}
 # Weights that a trainer could read instead of those that were merged.
 _WEIGHT_FILE = re.compile(r".*\.safetensors|pytorch_model.*\.bin|.*\.distcp|.*_states\.pt")
-
-
-def _role(name: str) -> str | None:
-    """What a tensor beside the model is: weights | moment | step; None: another."""
-    parts = name.split(".")
-    after = parts[parts.index("state") + 1 :][:1] if "state" in parts else []
-    for part in (parts[-1], *after) if "optim" in name else ():
-        if part in _MOMENTS:
-            return "moment"
-        if part == _STEP or part in _WEIGHTS:
-            return "step" if part == _STEP else "weights"
-    return "weights" if is_copy(name) else None
-
-
-class _Together(Source):
-    """The tensors of several sources."""
-
-    whole = False
-
-    def __init__(self, name: str, folder: Path, parts: Sequence[Source]) -> None:
-        self._parts = parts
-        self._of = {tensor: part for part in parts for tensor in part.tensors}
-        super().__init__(name, folder, {tensor: part.tensors[tensor] for tensor, part in self._of.items()})
-
-    def read(self, name: str, start: int, out: np.ndarray) -> None:
-        self._of[name].read(name, start, out)
-
-    def pieces(self, name: str) -> list[Piece]:
-        return self._of[name].pieces(name)
-
-    def files(self) -> list[Path]:
-        return [path for part in self._parts for path in part.files()]
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.close()
-
-
-def _beside(source: Source) -> _Together:
-    """All tensors that lie beside the model in a checkpoint."""
-    parts: list[Source] = []
-    if source.format == "dcp":
-        from pma.merge.formats.dcp import DcpSource
-
-        parts.append(DcpSource(source.name, source.folder, keep=lambda name: name not in source.tensors))
-    if (path := fetch(source.name)).is_file():
-        from pma.merge.formats.torch import TorchState
-
-        model = {piece.at for name in source.tensors for piece in source.pieces(name)}
-        everything = TorchState(source.name, source.folder, path)
-        rest = {k: v for k, v in everything.tensors.items() if everything.pieces(k)[0].at not in model}
-        parts.append(View(everything, rest))
-    elif (source.folder / _FSDP_OPTIMIZER / ".metadata").is_file():
-        from pma.merge.formats.dcp import DcpSource
-
-        home = source.folder / _FSDP_OPTIMIZER
-        parts.append(DcpSource(source.name, source.folder, home, keep=lambda name: True))
-    else:
-        for file in (source.folder / file for file in _OPTIMIZERS):
-            if file.is_file():
-                from pma.merge.formats.torch import TorchState
-
-                parts.append(TorchState(source.name, source.folder, file, prefix="optimizer."))
-    return _Together(source.name, source.folder, parts)
 
 
 def _layout(newest: Source) -> str:
@@ -143,7 +72,7 @@ class TrainerCheckpoint:
             self._check(merge)
         self._stack = ExitStack()
         try:
-            self._sources = [_beside(newest)]
+            self._sources = [open_beside(newest)]
             self._stack.callback(self._sources[0].close)
             self._choose(merges)
             self._files = self._copied()
@@ -170,11 +99,11 @@ class TrainerCheckpoint:
     def _choose(self, merges: Sequence[Merge]) -> None:
         """Decide what happens to the tensors beside the model, and open them where they are averaged."""
         beside, optimizer = self._sources[0], self._prepared.options.optimizer
-        roles = {name: _role(name) for name in beside.tensors}
+        roles = {name: role_of(name) for name in beside.tensors}
         moments = [name for name, role in roles.items() if role == "moment"]
         steps = [name for name, role in roles.items() if role == "step"]
         self.copies = [name for name, role in roles.items() if role == "weights" and beside.tensors[name].floating]
-        files = any((self._newest.folder / file).is_file() for file in _OPTIMIZERS)
+        files = any((self._newest.folder / file).is_file() for file in OPTIMIZERS)
         if optimizer != "reset" and not files and not any("optim" in name for name in roles):
             raise ValueError(
                 f"optimizer={optimizer}: {self._newest.name} holds no state of an optimizer; take optimizer=reset, and "
@@ -194,7 +123,7 @@ class TrainerCheckpoint:
     def _prepare(self, names: Sequence[str]) -> Plan:
         """The second pass, over what is averaged beside the model."""
         for source in self._prepared.sources[-2::-1]:
-            self._sources.insert(0, _beside(source))
+            self._sources.insert(0, open_beside(source))
             self._stack.callback(self._sources[0].close)
         newest = self._sources[-1]
         for other in self._sources[:-1]:
