@@ -1,9 +1,9 @@
 """Checkpoints of the real writers, merged, compared with float64 and trained on: `python tests/interop/check.py`.
 
-Makes an environment of its own with Megatron-Core 0.16 and 0.15, OLMo-core, torchtitan and PEFT (about 4
-minutes and 2 GB the first time), lets their own code write three checkpoints each, in two processes on the CPU, merges
-them with this package, and compares every tensor. Of some it also makes a checkpoint to train on from, which the
-writer's own code loads and trains a step on. Needs the package index.
+Makes an environment of its own with Megatron-Core 0.16 and 0.15, OLMo-core, torchtitan, transformers, Lightning and
+PEFT (about 4 minutes and 2 GB the first time), lets their own code write three checkpoints each on the CPU, the
+distributed ones in two processes, merges them with this package, and compares every tensor. Of each it also makes a
+checkpoint to train on from, which the writer's own code loads and trains a step on. Needs the package index.
 `--fixtures` renews the files in tests/merge/fixtures; `--only NAME` looks at one writer.
 """
 
@@ -24,7 +24,7 @@ import pma
 
 HERE = Path(__file__).parent
 PACKAGES = ["torch==2.13.0", "megatron-core==0.16.1", "ai2-olmo-core==3.0.0", "psutil", "peft==0.21.2"]
-PACKAGES += ["torchtitan==0.3.0"]
+PACKAGES += ["torchtitan==0.3.0", "lightning==2.6.6", "accelerate==1.15.0"]
 OLDER = {"megatron_0_15": "megatron-core==0.15.3"}  # beside them, in folders of their own
 # The names of a writer's checkpoints, and its script.
 WRITERS = {
@@ -32,8 +32,10 @@ WRITERS = {
     "megatron_0_15": ("iter_{:07d}", "write_megatron.py"),
     "olmo": ("step{}", "write_olmo.py"),
     "torchtitan": ("step-{}", "write_torchtitan.py"),
+    "trainer": ("checkpoint-{}", "write_trainer.py"),
+    "lightning": ("epoch=0-step={}.ckpt", "write_lightning.py"),
 }
-RESUMED = ("olmo", "torchtitan")  # whose code also trains on from a merge here
+ALONE = ("trainer", "lightning")  # write in one process
 PACKED = ("megatron", "megatron_0_15", "olmo")  # in tests/merge/fixtures
 STEPS = (10, 20, 30)
 WEIGHTS = (0.2, 0.3, 0.5)
@@ -54,7 +56,7 @@ def environment(folder: Path) -> Path:
 
 def run(python: Path, writer: str, script: str, *paths: Path) -> None:
     """Let a writer's own code write its checkpoints below a path, or train on from one that is given too."""
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    launch = [] if writer in ALONE else ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     older = {"PYTHONPATH": str(python.parents[1].absolute() / writer)} if writer in OLDER else {}
     subprocess.run([python, *launch, HERE / script, *paths], check=True, env={**os.environ, **older})
 
@@ -127,8 +129,7 @@ def main() -> None:
             if arguments.fixtures and writer in PACKED:
                 renew(out, name, HERE.parent / "merge" / "fixtures" / writer)
             report(writer, compare(out, name))
-            if writer in RESUMED:
-                train_on(python, writer, name, script, out)
+            train_on(python, writer, name, script, out)
     if arguments.only in (None, "peft"):
         with tempfile.TemporaryDirectory() as folder:
             report("peft", compare_adapters(python, Path(folder)))
