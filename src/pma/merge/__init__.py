@@ -103,7 +103,8 @@ def merge(
         policy: what is refused; see `Policy`.
         push_to_hub: NAME/REPOSITORY of the Hugging Face hub, which the merge is pushed to when it is whole.
         revision: branch of the repository; null: main.
-        options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, memory, threads, diagnose.
+        options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, state, key, memory,
+            threads, diagnose; resumable=True with optimizer, for a checkpoint that your trainer goes on from.
 
     Returns:
         `output`, with the weights, config, tokenizer, and manifest.json that says what was merged and how.

@@ -99,17 +99,22 @@ def _track(job: DictConfig, folders: Sequence[str], merges: Sequence[Merge]) -> 
 def _report(job: DictConfig, chosen: Chosen, seconds: float) -> None:
     """Say what was made, and which command comes next where one can succeed."""
     from pma.files import read_manifest
+    from pma.merge.resume import advice
 
     output = chosen.merges[0].output
     manifest = read_manifest(output)
-    size = sum(path.stat().st_size for path in output.iterdir() if path.name.endswith(WEIGHTS))
+    resumable = manifest.get("resumable")
+    files = output.rglob("*") if resumable else (path for path in output.iterdir() if path.name.endswith(WEIGHTS))
+    size = sum(path.stat().st_size for path in files)
     each = ", each" if len(chosen.merges) > 1 else ":"
     stored = "types as in the newest source" if manifest["dtype"] == "newest" else manifest["dtype"]
     print(
         f"merged {count(len(chosen.sources), 'snapshot')} into {count(len(chosen.merges), 'model')}{each} "
         f"{stored}, {disk_size(size / 1e6)}, in {seconds:.1f} s"
     )
-    if not (output / "config.json").is_file():
+    if resumable:
+        print(f"optimizer={resumable['optimizer']}; train on with {advice(resumable['layout'], output)}")
+    elif not (output / "config.json").is_file():
         print(
             f"no config.json lies beside {chosen.sources[-1]}, so {output} holds weights alone; assets=FOLDER takes "
             f"config and tokenizer from a folder that has them"

@@ -42,7 +42,8 @@ def open_sources(
             sources.append(open_source(name, part.prefix, part.state, part.key))
             opened.callback(sources[-1].close)
         sources = stack(sources, options.lora)
-        _drop_tied_heads(sources)
+        if not options.resumable:  # the copy would keep the head that is left out, and a trainer reads it
+            _drop_tied_heads(sources)
         for source in sources[1:]:
             _require_same(sources[0], source)
         yield sources

@@ -13,11 +13,12 @@ from typing import Any
 from pma import __version__
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write_json
 from pma.merge import diagnose, ranks, write
-from pma.merge.card import CARD, model_card
 from pma.merge.check import open_sources
 from pma.merge.content import source_hash
 from pma.merge.options import Merge, Options, Part, Policy
+from pma.merge.patch import Patch
 from pma.merge.plan import Plan, plan
+from pma.merge.resume import TrainerCheckpoint
 from pma.merge.summary import Seen
 from pma.merge.weights import equivalent_decay
 
@@ -50,7 +51,24 @@ def _bytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def check_outputs(prepared: Plan, merges: Sequence[Merge]) -> list[str]:
+Kind = write.ModelFolder | TrainerCheckpoint
+
+
+@contextmanager
+def _kind(prepared: Plan, merges: Sequence[Merge]) -> Iterator[Kind]:
+    """Choose what merges are written as: model folders, or checkpoints of their trainer.
+
+    Raises:
+        ValueError: when the newest source is no checkpoint to train on from.
+    """
+    kind = TrainerCheckpoint(prepared, merges) if prepared.options.resumable else write.ModelFolder(prepared)
+    try:
+        yield kind
+    finally:
+        kind.close()
+
+
+def check_outputs(prepared: Plan, kind: Kind, merges: Sequence[Merge]) -> list[str]:
     """Check that every output is new and has room; return what the merges read, write and need, for people.
 
     Raises:
@@ -63,11 +81,10 @@ def check_outputs(prepared: Plan, merges: Sequence[Merge]) -> list[str]:
         if output.exists():
             raise ValueError(f"output={output}: exists already; give another folder or remove it")
     infos = prepared.stored().values()
-    size = sum(info.nbytes for info in infos)
+    size, more = kind.sizes()
     rooms = []
     for disk in _disks(merges):
-        # A distributed checkpoint is written as safetensors first; one merge at a time is there twice.
-        written = size * (disk.merges + (1 if prepared.options.format == "dcp" else 0))
+        written = size * disk.merges + more
         if written > disk.free:
             raise ValueError(
                 f"{disk.place}: the merges take {_bytes(written)} and {_bytes(disk.free)} are free there; make room, "
@@ -91,7 +108,9 @@ def preview(
         ValueError: as `merge_all`.
     """
     with open_sources(names, options) as sources:
-        return check_outputs(plan(sources, [m.weights for m in merges], options, policy or Policy()), merges)
+        prepared = plan(sources, [merge.weights for merge in merges], options, policy or Policy())
+        with _kind(prepared, merges) as kind:
+            return check_outputs(prepared, kind, merges)
 
 
 def merge_all(
@@ -122,32 +141,37 @@ def merge_all(
     options, policy = options or Options(), policy or Policy()
     with open_sources(names, options, parts) as sources, ranks.group() as group, ExitStack() as stack:
         prepared = plan(sources, [merge.weights for merge in merges], options, policy, processes=True)
-        check_outputs(prepared, merges)
+        kind = stack.enter_context(_kind(prepared, merges))
+        check_outputs(prepared, kind, merges)
         asides = None
         if group.first:
             asides = [stack.enter_context(publish_folder(merge.output, replace=False)) for merge in merges]
         asides = group.share(asides)
-        writers = _open_writers(group, asides, prepared, stack)
+        writers = _open_writers(group, asides, kind, stack)
+        outputs = [f"output={merge.output}" for merge in merges]
         with _progress_bar(prepared, group) as update:
             result = prepared.run(
                 lambda index, name, start, values: writers[index].write(name, start, values),
-                [f"output={merge.output}" for merge in merges],
+                outputs,
                 group,
                 update,
             )
+        kind.average_beside(writers, outputs, group)
         if result is not None:
-            _finish(asides, merges, prepared, *result)
+            _finish(asides, writers, merges, prepared, kind, *result)
         group.wait()
+    for merge in merges if group.first else []:
+        kind.published(merge.output)
     return [merge.output for merge in merges]
 
 
 def _open_writers(
-    group: ranks.Group, asides: Sequence[Path], prepared: Plan, stack: ExitStack
-) -> list[write.SafetensorsWriter]:
-    def open_all(create: bool) -> list[write.SafetensorsWriter]:
-        writers = []
+    group: ranks.Group, asides: Sequence[Path], kind: Kind, stack: ExitStack
+) -> list[write.SafetensorsWriter | Patch]:
+    def open_all(create: bool) -> list[write.SafetensorsWriter | Patch]:
+        writers: list[write.SafetensorsWriter | Patch] = []
         for aside in asides:
-            writers.append(write.writer(aside, prepared.sources[-1], prepared.stored(), prepared.options, create))
+            writers.append(kind.writer(aside, create))
             stack.callback(writers[-1].close)
         return writers
 
@@ -169,23 +193,24 @@ def _progress_bar(prepared: Plan, group: ranks.Group) -> Iterator[Callable[[int]
 
 
 def _finish(
-    asides: Sequence[Path], merges: Sequence[Merge], prepared: Plan, seen: Seen, warnings: Sequence[str]
+    asides: Sequence[Path],
+    writers: Sequence[write.SafetensorsWriter | Patch],
+    merges: Sequence[Merge],
+    prepared: Plan,
+    kind: Kind,
+    seen: Seen,
+    warnings: Sequence[str],
 ) -> None:
     """Put beside the weights of each merge what goes with them."""
-    options, sources = prepared.options, prepared.sources
-    paths = write.assets(sources[-1], None if options.assets is None else Path(options.assets))
-    diagnostics = diagnose.diagnostics(seen.grams, seen.counts) if options.diagnose and seen.grams else None
-    for aside, merge, content in zip(asides, merges, seen.sum_hashes, strict=True):
-        if options.format == "dcp":
-            write.to_dcp(aside)
-        write.copy_assets(paths, aside, prepared.dtype(), sources[-1])
+    diagnosed = prepared.options.diagnose and seen.grams
+    diagnostics = diagnose.diagnostics(seen.grams, seen.counts) if diagnosed else None
+    for aside, writer, merge, content in zip(asides, writers, merges, seen.sum_hashes, strict=True):
+        more = kind.finish(aside, writer)
         if diagnostics is not None:
             write_json(aside / "diagnostics.json", diagnostics)
-        manifest = _provenance(merge, prepared, seen, warnings)
-        manifest |= {"content": content, "files": hash_files(aside, but=write.WEIGHTS)}
-        loads = options.format == "safetensors" and (aside / "config.json").is_file()
-        card = model_card(manifest, sources, options, prepared.policy, loads)
-        (aside / CARD).write_text(card, encoding="utf-8")
+        manifest = _provenance(merge, prepared, seen, warnings) | {"format": kind.format} | more
+        manifest |= {"content": content, "files": hash_files(aside, but=kind.weight_files)}
+        kind.describe(aside, manifest)
         write_json(aside / MANIFEST, manifest)
 
 
@@ -208,7 +233,6 @@ def _provenance(merge: Merge, prepared: Plan, seen: Seen, warnings: Sequence[str
         "policy": {**asdict(prepared.policy), "router_biases": list(prepared.router_biases), "source_types": types},
         "accumulated_in": options.accumulate,
         "dtype": prepared.dtype() or options.dtype,
-        "format": options.format,
         "warnings": list(warnings),
         "version": __version__,
     }

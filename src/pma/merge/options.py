@@ -63,6 +63,8 @@ class Options(Part):
     format: str = "safetensors"  # of the output: safetensors | dcp
     shard_size: int = 5_000_000_000  # bytes of an output file at most, unless one tensor is larger
     assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
+    resumable: bool = False  # a checkpoint to train on from, as the newest source's trainer writes them
+    optimizer: str = "last"  # with resumable: state of the optimizer: last (the newest source's) | reset | average
     lora: str = "exact"  # of adapters: exact (the mean of their products; ranks add up) | factors (A and B apart)
     memory: int = 8_388_608  # bytes for blocks in flight
     threads: int = 0  # 0: the cores this process may use. Does not change the bits
@@ -79,12 +81,32 @@ class Options(Part):
             raise ValueError(f"format={self.format}: choose safetensors or dcp")
         if self.lora not in ("exact", "factors"):
             raise ValueError(f"lora={self.lora}: choose exact or factors")
+        if self.optimizer not in ("last", "reset", "average"):
+            raise ValueError(f"optimizer={self.optimizer}: choose last, reset or average")
+        if self.resumable:
+            self._check_resumable()
+        elif self.optimizer != "last":
+            raise ValueError(f"optimizer={self.optimizer}: goes with resumable=true")
         if self.assets is not None and not Path(self.assets).is_dir():
             raise ValueError(f"assets={self.assets}: no such folder; give one with config.json and tokenizer")
         if self.shard_size < 1 or self.memory < 1:
             raise ValueError("shard_size and memory: give a positive number of bytes")
         if self.threads < 0:
             raise ValueError(f"threads={self.threads}: give a number above 0, or 0 for the cores this process may use")
+
+    def _check_resumable(self) -> None:
+        changed = {"dtype": self.dtype != "newest", "format": self.format != "safetensors"}
+        changed |= {"prefix": bool(self.prefix), "assets": self.assets is not None}
+        for key in [key for key, given in changed.items() if given]:
+            raise ValueError(
+                f"{key}={getattr(self, key)}: leave it out with resumable=true, which keeps all as the newest source "
+                f"has it"
+            )
+        if self.state == "ema":
+            raise ValueError(
+                "resumable=true: training goes on from the weights and not from their average; say state=model (the "
+                "average is merged with them), or leave resumable out"
+            )
 
     def cores(self) -> int:
         """Threads to run."""

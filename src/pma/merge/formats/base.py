@@ -45,6 +45,24 @@ class TensorInfo:
         return self.dtype in FLOATS
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A box of a tensor that lies row by row in a file.
+
+    Attributes:
+        offsets: where the box begins in the tensor.
+        sizes: its sides.
+        at: its first byte in the file.
+        archive: first byte, and the one after the last, of the zip of torch.save that it lies in; null: in none.
+    """
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    path: Path
+    at: int
+    archive: tuple[int, int] | None = None
+
+
 class Source:
     """A checkpoint open for reading, from any number of threads.
 
@@ -77,6 +95,14 @@ class Source:
         """Fill `out` (uint8) with the bytes of a tensor from element `start` on, in row-major order."""
         raise NotImplementedError
 
+    def pieces(self, name: str) -> list[Piece]:
+        """Where a tensor lies, as it is stored.
+
+        Raises:
+            ValueError: when it is not stored row by row.
+        """
+        raise NotImplementedError
+
     def files(self) -> list[Path]:
         """The files that hold the weights; all others of the folder go with the model as they are."""
         raise NotImplementedError
@@ -94,6 +120,9 @@ class View(Source):
 
     def read(self, name: str, start: int, out: np.ndarray) -> None:
         self.inner.read(name, start, out)
+
+    def pieces(self, name: str) -> list[Piece]:
+        return self.inner.pieces(name)
 
     def files(self) -> list[Path]:
         return self.inner.files()
