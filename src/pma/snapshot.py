@@ -103,7 +103,7 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: naming the file that is missing or differs.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, "content", "files")
     content = content_of(folder)
     if content != manifest["content"]:
         raise ValueError(f"{folder}: its weights are not those of its manifest ({content}); {_MEND}")
