@@ -1,4 +1,4 @@
-"""Damage on the disk between two calls of a run: noticed before a step is trained, in one line that says how to mend."""
+"""Damage on the disk between two calls of a run: noticed before a step is trained, in one line that says the mend."""
 
 from __future__ import annotations
 
