@@ -141,7 +141,10 @@ def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
         aside.mkdir()
         try:
             yield aside
+            readers = aside.stat().st_mode & 0o666  # as the user's umask has it; safetensors lets only the owner read
             for path in sorted(aside.rglob("*")):
+                if path.is_file() and path.stat().st_nlink == 1:  # not a trainer's file that is linked here
+                    path.chmod(readers)
                 _fsync(path)
             _fsync(aside)
             if replace and final.exists():  # moved away whole first, so that the final name never shows a part of it
