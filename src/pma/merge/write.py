@@ -35,13 +35,27 @@ def assets(source: Source, folder: Path | None) -> list[Path]:
         if not any(path.is_file() for path in configs):
             return []  # a file among others that have nothing to do with it
     files = sorted(path for path in (folder or source.folder).iterdir() if path.is_file())
-    return [
+    found = [
         path
         for path in files
         if path.name not in _NOT_ASSETS
         and not path.name.endswith(".index.json")
         and (path.suffix in _ASSETS or path.name.upper().startswith(("LICENSE", "NOTICE")))
     ]
+    for path in found:
+        _require_own(path)
+    return found
+
+
+def _require_own(path: Path) -> None:
+    """Refuse a link that leads out of its folder: a merge would publish whatever file it names.
+
+    In the hub's cache every file is a link to the blobs of its repository.
+    """
+    target, folder = path.resolve(), path.parent.resolve()
+    blobs = folder.parent.parent / "blobs"
+    if folder not in target.parents and blobs not in target.parents:
+        raise ValueError(f"{path}: a link to {target}, outside of its folder; put the file itself there, or remove it")
 
 
 def copy_assets(paths: Sequence[Path], output: Path, dtype: str | None, source: Source) -> None:

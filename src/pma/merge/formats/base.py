@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,20 @@ def iterate_spans(info: TensorInfo) -> Iterator[tuple[int, int]]:
         yield start, min(SPAN, info.count - start)
 
 
+def inside(folder: Path, name: str, where: Path) -> Path:
+    """The file of a folder that an index names.
+
+    Raises:
+        ValueError: when the name leads out of the folder.
+    """
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(
+            f"{where}: names {name}, which lies outside of {folder}; fetch it again from a source you trust"
+        )
+    return folder / relative
+
+
 def shards_of(folder: Path, single: str) -> dict[Path, set[str]]:
     """Weight files of a folder in Hugging Face layout, with the tensors that the index says they hold.
 
@@ -154,12 +168,13 @@ def shards_of(folder: Path, single: str) -> dict[Path, set[str]]:
     if (folder / single).is_file():
         return {folder / single: set()}
     index = folder / f"{single}.index.json"
-    shards: dict[Path, set[str]] = {}
     try:
-        for tensor, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
-            shards.setdefault(folder / Path(file).name, set()).add(tensor)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        weight_map = dict(json.loads(index.read_bytes())["weight_map"])
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{index}: not readable as an index of shards; fetch it again") from None
+    shards: dict[Path, set[str]] = {}
+    for tensor, file in weight_map.items():
+        shards.setdefault(inside(folder, str(file), index), set()).add(tensor)
     for path in shards:
         if not path.is_file():
             raise ValueError(f"{path}: missing, but {index.name} names it; fetch it")

@@ -19,7 +19,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from pma.merge.formats.base import DCP, SIZES, Piece, Source, TensorInfo, dcp_home
+from pma.merge.formats.base import DCP, SIZES, Piece, Source, TensorInfo, dcp_home, inside
 from pma.merge.formats.dcp_metadata import read_metadata
 from pma.merge.formats.torch import torch_dtypes
 
@@ -102,7 +102,7 @@ class DcpSource(Source):
         return memoryview(self._maps[path])
 
     def _shard(self, tensor: str, offsets: tuple[int, ...], sizes: tuple[int, ...], info: Any, dtype: str) -> Piece:
-        path = self._home / info.relative_path
+        path = inside(self._home, str(info.relative_path), self._home / DCP)
         if getattr(info, "transform_descriptors", None):
             raise ValueError(f"{path}: compressed ({info.transform_descriptors}); save it without transforms")
         if not path.is_file() or path.stat().st_size < info.offset + info.length:
