@@ -57,7 +57,7 @@ def test_every_relative_link_leads_somewhere(path):
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of what a user has after `make setup`, in which examples may write; text and packages are shared."""
-    ignore = shutil.ignore_patterns("__pycache__", "out")
+    ignore = shutil.ignore_patterns("out")  # __pycache__ comes along: it holds the compiled kernels of a merge
     for name in ("src", "conf", "analysis"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     (ROOT / "data").mkdir(exist_ok=True)
