@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from pma.files import MANIFEST, write_json
 from pma.merge.card import CARD, model_card
-from pma.merge.formats import ADAPTER, SAFETENSORS, SIZES, Source, TensorInfo
+from pma.merge.formats import ADAPTER, DCP, SAFETENSORS, SIZES, Source, TensorInfo
 from pma.merge.ranks import Group
 
 if TYPE_CHECKING:
@@ -216,10 +217,16 @@ def to_dcp(folder: Path) -> None:
     from safetensors import safe_open
     from torch.distributed import checkpoint
 
+    from pma.merge.formats.dcp_metadata import read_metadata
+
     files = sorted(folder.glob("model*.safetensors"))
     handles = [safe_open(path, framework="pt") for path in files]
     state = {name: handle.get_tensor(name) for handle in handles for name in handle.keys()}
     checkpoint.save(state, checkpoint_id=folder, no_dist=True)
     del state, handles
+    metadata = read_metadata(folder / DCP)
+    metadata.storage_meta = None  # where, and under which random number, torch wrote: other bytes at every call
+    with open(folder / DCP, "wb") as file:
+        pickle.dump(metadata, file)
     for path in (*files, folder / f"{SAFETENSORS}.index.json"):
         path.unlink(missing_ok=True)

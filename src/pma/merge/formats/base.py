@@ -169,12 +169,14 @@ def shards_of(folder: Path, single: str) -> dict[Path, set[str]]:
         return {folder / single: set()}
     index = folder / f"{single}.index.json"
     try:
-        weight_map = dict(json.loads(index.read_bytes())["weight_map"])
+        weight_map = json.loads(index.read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{index}: not readable as an index of shards; fetch it again") from None
+        weight_map = None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{index}: not readable as an index of shards; fetch it again")
     shards: dict[Path, set[str]] = {}
     for tensor, file in weight_map.items():
-        shards.setdefault(inside(folder, str(file), index), set()).add(tensor)
+        shards.setdefault(inside(folder, file, index), set()).add(tensor)
     for path in shards:
         if not path.is_file():
             raise ValueError(f"{path}: missing, but {index.name} names it; fetch it")
