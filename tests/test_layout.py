@@ -37,6 +37,14 @@ def test_a_refused_window_names_the_nearest_that_can_be_filled():
         window(range(0, 100, 10), 20, 10, 90)
 
 
+def test_a_window_of_a_billion_is_refused_at_once_in_one_short_line():
+    with pytest.raises(
+        ValueError, match=r"no snapshot at .*, \.\.\.; .* at most n=10"
+    ) as error:
+        window(range(0, 100, 10), 10**9, 10, 90)
+    assert len(str(error.value)) < 300
+
+
 def test_folders_are_known_by_their_number(tmp_path):
     for tokens in (100, 10, 9):
         snapshot_dir(tmp_path, tokens).mkdir(parents=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pma.files import MANIFEST, read_manifest
@@ -20,6 +21,7 @@ _NUMBERED = re.compile(r"(?:checkpoint|ckpt|tokens|global[-_]?step|step|iter)[-_
 _KEYED = {key: re.compile(rf"(?:.*[-_])?{key}=(\d+)(?:[-_].*)?") for key in ("step", "epoch")}  # of Lightning and NeMo
 _FILES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")  # a checkpoint in one file
 _FOLDERS = ("snapshots", "checkpoints", "checkpoint", ".")  # of a run; the first that holds checkpoints is taken
+_FEW = 8  # positions that a message names
 _GAP = 1.5  # times the usual distance: a checkpoint is missing in between
 
 
@@ -148,14 +150,12 @@ def window(available: Iterable[int], n: int, interval: int, end: int) -> list[in
     have = set(available)
     if n < 1 or interval < 1:
         raise ValueError(f"n={n} interval={interval}: give at least 1 snapshot and an interval of at least 1")
-    positions = [end - i * interval for i in range(n - 1, -1, -1)]
-    missing = [tokens for tokens in positions if tokens not in have]
+    positions = range(end - (n - 1) * interval, end + 1, interval)
+    missing = list(islice((tokens for tokens in positions if tokens not in have), _FEW + 1))  # n may be a billion
     if not missing:
-        return positions
-    raise ValueError(
-        f"n={n} interval={interval} end={end}: no snapshot at {', '.join(f'{tokens:,}' for tokens in missing)}; "
-        + _nearest(have, n, interval, end)
-    )
+        return list(positions)
+    few = ", ".join(f"{tokens:,}" for tokens in missing[:_FEW]) + (", ..." if len(missing) > _FEW else "")
+    raise ValueError(f"n={n} interval={interval} end={end}: no snapshot at {few}; " + _nearest(have, n, interval, end))
 
 
 def _nearest(have: set[int], n: int, interval: int, end: int) -> str:
