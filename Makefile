@@ -58,7 +58,7 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
-test-interop: setup ## checkpoints that Megatron-Core, OLMo-core and PEFT write themselves, merged and compared (about 5 minutes)
+test-interop: setup ## checkpoints that Megatron-Core, OLMo-core, torchtitan, Trainer, Lightning and PEFT write, merged and trained on (10 minutes)
 	OMP_NUM_THREADS=1 $(PY) tests/interop/check.py
 
 reproduce: setup ## train, merge and score everything for one seed, draw it, lay it beside the published seeds (about 40 minutes)
@@ -116,6 +116,7 @@ bench: setup ## our training, scoring and merging against Trainer, lm-eval and m
 	$(PY) benchmarks/train.py
 	$(PY) benchmarks/evaluate.py
 	$(PY) benchmarks/merge.py
+	$(PY) benchmarks/choose.py
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/tracking.py
 

@@ -61,6 +61,18 @@ def test_a_pattern_of_names_is_answered_with_a_list_in_order_of_numbers(monkeypa
     assert shell.stdout.strip() == "sources=[step-200,step-1000]"
 
 
+def test_ctrl_c_ends_in_one_line(monkeypatch, capsys):
+    def interrupted(job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["command", "sources=[A]"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(interrupted, MergeJob, "merge", "command")
+    assert ended.value.code == 130 and capsys.readouterr().err.splitlines() == [
+        "interrupted; what was published is kept, and the same command goes on from it"
+    ]
+
+
 def test_a_mistyped_choice_or_a_key_without_its_group_is_answered_with_the_nearest(monkeypatch):
     answers = {
         "experiment=figure_44": "experiment=figure_44: no such choice; did you mean figure_4?",

@@ -159,6 +159,11 @@ def test_unknown_keys_are_refused():
         ("init.rewarm_tokens=512", "init.rewarm_tokens"),
         ("train.clip_norm=0", "train.clip_norm=0"),
         ("tracking.mode=loud", "tracking.mode=loud"),
+        ("run_id=../../x", "run_id"),
+        ("run_id=''", "run_id"),
+        ("run_id=a/b", "run_id"),
+        ("run_id=..", "run_id"),
+        ("init.parent={run: ../x, tokens: 5120}", "init.parent.run"),
     ],
 )
 def test_impossible_values_are_named_with_the_mend(override, key):

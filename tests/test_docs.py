@@ -57,7 +57,7 @@ def test_every_relative_link_leads_somewhere(path):
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of what a user has after `make setup`, in which examples may write; text and packages are shared."""
-    ignore = shutil.ignore_patterns("__pycache__", "out")
+    ignore = shutil.ignore_patterns("out")  # __pycache__ comes along: it holds the compiled kernels of a merge
     for name in ("src", "conf", "analysis"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     (ROOT / "data").mkdir(exist_ok=True)
@@ -71,7 +71,9 @@ def make_checkpoints(text: str, folder: Path) -> None:
     names |= {f"runs/cpu/moe_main-seed0/snapshots/tokens-{4915200 - i * 24576:015d}" for i in range(10)}
     for i, name in enumerate(sorted(names)):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        save_file({"w": np.array([1.0 + i, 2.0], np.float32)}, folder / name / "model.safetensors")
+        weights = folder / name / "model.safetensors"
+        save_file({"w": np.array([1.0 + i, 2.0], np.float32)}, weights)
+        os.utime(weights, (0, 0))  # written long ago, so surely complete
 
 
 def in_order(path: Path) -> str:

@@ -39,6 +39,22 @@ def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+def test_files_of_a_folder_are_readable_as_the_umask_has_it_but_not_those_linked_from_elsewhere(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("")
+    theirs.chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        with publish_folder(tmp_path / "final") as aside:
+            (aside / "model.safetensors").touch(0o600)
+            (aside / "config.json").touch()
+            os.link(theirs, aside / "linked")
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "final").iterdir()}
+    assert modes == {"model.safetensors": "0o640", "config.json": "0o640", "linked": "0o600"}
+
+
 def test_what_must_be_new_never_replaces_a_result(tmp_path):
     publish(tmp_path / "out", "first")
     with pytest.raises(ValueError, match="out: exists already"):

@@ -21,8 +21,9 @@ BY_CALL = """
 import sys, pma
 heavy = {"numpy", "numba", "hydra"} & {*sys.modules}
 from pma.merge import Policy
-import pma.files
+import pma.config, pma.files
 assert pma.files.revision() is None
+assert (pma.config.CONF_DIR.parent / "runs/cpu/published/annealing_forecast/records.csv").is_file()  # of pma.watch
 print(pma.merge(["A", "B", "C"], output="by-call", method="wma", policy=Policy(suspicious="warn")), heavy)
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,5 +55,10 @@ def read(path: Path) -> dict[str, Any]:
 
 def read_all(place: Path) -> dict[str, dict[str, Any]]:
     """All offline runs in folders wandb below PLACE, by id."""
-    runs = [read(path) for path in sorted(place.glob("**/wandb/offline-run-*/*.wandb"))]
-    return {run["id"]: run for run in runs}
+    until = time.monotonic() + 20
+    while True:
+        runs = [read(path) for path in sorted(place.glob("**/wandb/offline-run-*/*.wandb"))]
+        # W&B's own process writes; on a busy machine it is still at it when a run has ended.
+        if all("id" in run for run in runs) or time.monotonic() > until:
+            return {run["id"]: run for run in runs}
+        time.sleep(0.1)

@@ -25,6 +25,8 @@ from pma.hints import explain, missing_package
 
 _SWEEP = {"-m", "--multirun"}
 
+_INTERRUPTED = 130  # the exit status that shells give Ctrl-C
+
 # safetensors reports a full disk and a truncated file by a type of its own.
 ERRORS = (ValueError, OSError, OmegaConfBaseException, SafetensorError)
 
@@ -33,7 +35,8 @@ def run(task: Callable[[DictConfig], None], job: type, config_name: str, folder:
     """Run a command with the config `conf/<folder>/<config_name>.yaml` and the overrides of the command line.
 
     A user error (ValueError, OSError, a wrong config) goes to stderr as `error: ...`, without traceback, and the exit
-    status is 1. In a sweep the other jobs go on first. HYDRA_FULL_ERROR=1 shows the traceback.
+    status is 1. In a sweep the other jobs go on first. HYDRA_FULL_ERROR=1 shows the traceback. Ctrl-C ends in one line
+    too, and the exit status 130.
 
     Args:
         task: a function at the top of a module, so that a launcher can send it to another process.
@@ -41,6 +44,14 @@ def run(task: Callable[[DictConfig], None], job: type, config_name: str, folder:
         folder: of the primary config. The groups below it are what NAME=CHOICE on the command line can mean, so a
             command with a plain value `model=DIR` has to stand apart from the group conf/model.
     """
+    try:
+        _run(task, job, config_name, folder)
+    except KeyboardInterrupt:
+        print("interrupted; what was published is kept, and the same command goes on from it", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _run(task: Callable[[DictConfig], None], job: type, config_name: str, folder: str) -> None:
     register(job)
     if task.__module__ == "__main__":  # by its real name: a launcher would otherwise pickle it with all its globals
         spec = sys.modules["__main__"].__spec__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import DictConfig
@@ -188,6 +189,9 @@ def _check_choices(cfg: DictConfig) -> None:
     _choose("train.part", cfg.train.part, PARTS)
     _choose("tracking.mode", cfg.tracking.mode, ("auto", "offline", "online", "off"))
     _choose("device", cfg.device, ("auto", "cpu", "cuda"))
+    for key, name in (("run_id", cfg.run_id), ("scale.name", cfg.scale.name), ("init.parent.run", cfg.init.parent.run)):
+        plain = name is None or (PurePath(name).name == name and name not in ("", ".."))
+        _require(plain, key, name, "give the name of a folder, without a path")
 
 
 def _check_limits(cfg: DictConfig) -> None:

@@ -24,18 +24,45 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json of a published folder.
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        keys: that it must have.
 
     Raises:
-        ValueError: when the folder or its manifest is missing or unreadable.
+        ValueError: when the file is damaged, holds no object, or lacks a key.
+        FileNotFoundError: when there is none.
+    """
+    return _json_object(path.read_bytes(), f"{path}", keys)
+
+
+def _json_object(data: bytes, where: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    mend = "put back the file that was written, or make it again"
+    try:
+        value = json.loads(data)
+    except ValueError as error:  # also of bytes that are no text
+        raise ValueError(f"{where}: not readable as JSON ({error}); {mend}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: a JSON object should stand there, not {str(value)[:40]}; {mend}")
+    if lacking := [key for key in keys if key not in value]:
+        raise ValueError(f"{where}: has no {', '.join(lacking)}; {mend}")
+    return value
+
+
+def read_manifest(folder: Path, *keys: str) -> dict[str, Any]:
+    """manifest.json of a published folder.
+
+    Args:
+        keys: that it must have.
+
+    Raises:
+        ValueError: when the folder or its manifest is missing or damaged, or lacks a key.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return read_json(folder / MANIFEST, *keys)
     except FileNotFoundError:
         raise ValueError(f"{folder}: no {MANIFEST} there; give the folder of a snapshot, a merge or a run") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / MANIFEST}: not readable as JSON ({error}); publish the folder again") from None
 
 
 def _fsync(path: Path) -> None:
@@ -114,7 +141,10 @@ def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
         aside.mkdir()
         try:
             yield aside
+            readers = aside.stat().st_mode & 0o666  # as the user's umask has it; safetensors lets only the owner read
             for path in sorted(aside.rglob("*")):
+                if path.is_file() and path.stat().st_nlink == 1:  # not a trainer's file that is linked here
+                    path.chmod(readers)
                 _fsync(path)
             _fsync(aside)
             if replace and final.exists():  # moved away whole first, so that the final name never shows a part of it
@@ -220,9 +250,29 @@ def hash_files(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def complete_lines(path: Path) -> list[str]:
-    """Lines of a file that is written a line at a time; a kill can leave the last half written."""
-    text = path.read_text(encoding="utf-8")
+    """Lines of a file that is written a line at a time; a kill can leave the last half written.
+
+    Raises:
+        ValueError: for a file that is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not readable as text ({error}); put back the file that was written") from None
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def read_rows(path: Path, *keys: str) -> list[dict[str, Any]]:
+    """Rows of a file that is written a line at a time, as JSON objects; none where there is no file.
+
+    Args:
+        keys: that every row must have.
+
+    Raises:
+        ValueError: for a damaged line other than the last, which a kill can leave half written.
+    """
+    lines = complete_lines(path) if path.is_file() else []
+    return [_json_object(line.encode(), f"{path}, line {i}", keys) for i, line in enumerate(lines, 1)]
 
 
 @cache

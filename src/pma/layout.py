@@ -1,17 +1,28 @@
-"""What lies where on disk: snapshots and checkpoints of a run by token count, and windows over them.
+"""What lies where on disk: snapshots and checkpoints of any trainer by position, and windows over them.
 
-A window is the N snapshots that end at a token count and stand V tokens apart (V is the interval of a merge).
+A position is a number of tokens or of steps, as the trainer counts. A window is the N snapshots that end at a position
+and stand V apart (V is the interval of a merge), or simply the last N that are there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pma.files import MANIFEST, read_manifest
 
 _NAME = re.compile(r"tokens-(\d+)")  # parsed as a number: tokens-10 must not match tokens-100
+# checkpoint-N of the Hugging Face Trainer, step-N of torchtitan, stepN of OLMo-core (on the hub stepN-tokensMB),
+# iter_N of Megatron, global_stepN of DeepSpeed, tokens-N of ours.
+_NUMBERED = re.compile(r"(?:checkpoint|ckpt|tokens|global[-_]?step|step|iter)[-_]?(\d+)(?:-tokens\d+[BMT])?")
+_KEYED = {key: re.compile(rf"(?:.*[-_])?{key}=(\d+)(?:[-_].*)?") for key in ("step", "epoch")}  # of Lightning and NeMo
+_FILES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")  # a checkpoint in one file
+_FOLDERS = ("snapshots", "checkpoints", "checkpoint", ".")  # of a run; the first that holds checkpoints is taken
+_FEW = 8  # positions that a message names
+_GAP = 1.5  # times the usual distance: a checkpoint is missing in between
 
 
 def snapshot_dir(run_dir: Path, tokens: int) -> Path:
@@ -50,28 +61,101 @@ def checkpoints(run_dir: Path) -> dict[int, Path]:
     return list_by_tokens(run_dir / "checkpoints")
 
 
-def window(available: Iterable[int], n: int, interval: int, end: int) -> list[int]:
-    """Return the `n` token counts end - (n - 1) interval, ..., end - interval, end, oldest first.
+def position_of(name: str) -> int | None:
+    """The position in a checkpoint's name, as a number: of a folder, a file, or a revision of the hub; None without.
+
+    `epoch=3-step=400.ckpt` stands at step 400, `epoch=3.ckpt` at 3. A copy such as `step=400-last` has no position.
+    """
+    suffix = next((suffix for suffix in _FILES if name.endswith(suffix)), "")
+    stem = re.split(r"[/@]", name.rstrip("/").removesuffix(suffix))[-1]
+    if match := _NUMBERED.fullmatch(stem):
+        return int(match[1])
+    if stem.endswith("-last"):
+        return None
+    matches = (pattern.fullmatch(stem) for pattern in _KEYED.values())
+    return next((int(match[1]) for match in matches if match), None)
+
+
+def positions(run_dir: Path) -> dict[int, Path]:
+    """Checkpoints of a run of any trainer by position, ascending, complete or not.
+
+    They lie in run_dir, or in its folder snapshots, checkpoints or checkpoint; see `position_of` for their names.
+
+    Raises:
+        ValueError: when two of them have one position.
+    """
+    for folder in _FOLDERS:
+        by_position: dict[int, Path] = {}
+        for path in sorted((run_dir / folder).glob("*")):
+            at = position_of(path.name)
+            if at is None or not (path.is_dir() or path.name.endswith(_FILES)):
+                continue
+            if at in by_position:
+                raise ValueError(
+                    f"{run_dir / folder}: {by_position[at].name} and {path.name} both stand at {at:,}; move one away, "
+                    f"or name those you mean by sources=[...]"
+                )
+            by_position[at] = path
+        if by_position:
+            return dict(sorted(by_position.items()))
+    return {}
+
+
+def last(available: Iterable[int], n: int | None, every: int = 1, end: int | None = None) -> list[int]:
+    """Return the last `n` positions up to `end`, of which each `every`-th is taken, oldest first.
 
     Args:
-        available: token counts that there are snapshots of.
+        available: positions that there are checkpoints at.
+        n: checkpoints; None: as many as there are.
+        every: 2 takes every second one, counted back from `end`.
+        end: None: the newest.
+
+    Raises:
+        ValueError: when there is no checkpoint at `end`, or there are fewer than `n`.
+    """
+    have = sorted(available)
+    if (n is not None and n < 1) or every < 1:
+        raise ValueError(f"last={n} every={every}: give numbers of at least 1")
+    if end is not None and end not in have:
+        near = ", ".join(f"end={at}" for at in sorted(sorted(have, key=lambda at: abs(at - end))[:2]))
+        raise ValueError(f"end={end}: no checkpoint stands there; the nearest: {near}")
+    upto = [at for at in have if end is None or at <= end]
+    taken = upto[::-1][::every][:n][::-1]
+    if n is not None and len(taken) < n:
+        raise ValueError(
+            f"last={n} every={every}: {len(upto)} checkpoints stand up to {upto[-1] if upto else end}, enough for "
+            f"last={len(taken)}"
+        )
+    return taken
+
+
+def gaps(window: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours in a window that stand much further apart than the others usually do."""
+    pairs = list(zip(window, window[1:], strict=False))
+    usual = statistics.median([b - a for a, b in pairs]) if pairs else 0
+    return [(a, b) for a, b in pairs if b - a > _GAP * usual]
+
+
+def window(available: Iterable[int], n: int, interval: int, end: int) -> list[int]:
+    """Return the `n` positions end - (n - 1) interval, ..., end - interval, end, oldest first.
+
+    Args:
+        available: positions that there are snapshots at.
         n: snapshots.
-        interval, end: in tokens.
+        interval, end: in tokens, or in steps where positions are steps.
 
     Raises:
         ValueError: when one of them is not available, naming it and the nearest window that can be filled.
     """
     have = set(available)
     if n < 1 or interval < 1:
-        raise ValueError(f"n={n} interval={interval}: give at least 1 snapshot and an interval of at least 1 token")
-    positions = [end - i * interval for i in range(n - 1, -1, -1)]
-    missing = [tokens for tokens in positions if tokens not in have]
+        raise ValueError(f"n={n} interval={interval}: give at least 1 snapshot and an interval of at least 1")
+    positions = range(end - (n - 1) * interval, end + 1, interval)
+    missing = list(islice((tokens for tokens in positions if tokens not in have), _FEW + 1))  # n may be a billion
     if not missing:
-        return positions
-    raise ValueError(
-        f"n={n} interval={interval} end={end}: no snapshot at {', '.join(f'{tokens:,}' for tokens in missing)} tokens; "
-        + _nearest(have, n, interval, end)
-    )
+        return list(positions)
+    few = ", ".join(f"{tokens:,}" for tokens in missing[:_FEW]) + (", ..." if len(missing) > _FEW else "")
+    raise ValueError(f"n={n} interval={interval} end={end}: no snapshot at {few}; " + _nearest(have, n, interval, end))
 
 
 def _nearest(have: set[int], n: int, interval: int, end: int) -> str:

@@ -14,7 +14,6 @@ merged or scored, and a second call sends nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.config import ROOT, TrackingConfig, hash_json
-from pma.files import MANIFEST, complete_lines, read_manifest
+from pma.files import MANIFEST, read_manifest, read_rows
 from pma.layout import snapshots
 from pma.merge.weights import method_weights
 from pma.tracking import WANDB, Run, Weights, mode_of, sent_before, snapshot_artifact
@@ -99,7 +98,7 @@ def merged(folder: Path, row: dict[str, Any]) -> tuple[Weights, list[Weights]]:
         return sources[-1], sources
     method, _, alpha = row["method"].partition("_")
     weights = method_weights(method, n, float(alpha) if alpha else None)
-    config_hash = read_manifest(folder)["config_hash"]
+    config_hash = read_manifest(folder, "config_hash")["config_hash"]
     name = f"{folder.name}-{config_hash}-{row['method']}-n{n}-v{interval}-tokens-{end:015d}"
     recipe = {"method": row["method"], "n": n, "interval": interval, "tokens": end}
     named = [{"snapshot": source.name, "weight": weight} for source, weight in zip(sources, weights, strict=True)]
@@ -136,7 +135,7 @@ def training_steps(root: Path) -> Iterator[Step]:
             "config": {**{k: v for k, v in config.items() if k != "tracking"}, **manifest},
         }
         metrics = folder / "metrics.jsonl"
-        rows = [json.loads(line) for line in complete_lines(metrics)] if metrics.is_file() else []
+        rows = read_rows(metrics, "tokens")
         yield Step(settings, rows, outputs=[snapshot_artifact(folder, tokens) for tokens in snapshots(folder)])
 
 

@@ -39,7 +39,7 @@ def identity(cfg: DictConfig) -> str:
         if (folder := cfg.init[key]) is not None:
             part["init"][key] = [sha256_file(path) for path in sorted(Path(folder).glob("*.safetensors"))]
     if (folder := parent_folder(cfg)) is not None:
-        part["init"]["parent"]["run"] = read_manifest(folder)["config_hash"]
+        part["init"]["parent"]["run"] = read_manifest(folder, "config_hash")["config_hash"]
     return hash_json(part)
 
 
@@ -52,7 +52,7 @@ def trained_tokens(cfg: DictConfig) -> int:
     folder = run_folder(cfg)
     if not (folder / MANIFEST).exists():
         return 0
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, "config_hash", "tokens")
     if manifest["config_hash"] != identity(cfg):
         raise ValueError(
             f"{folder} holds another run (config hash {manifest['config_hash']}, yours is {identity(cfg)}; compare "

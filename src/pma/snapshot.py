@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
 from pma.merge.content import source_hash
 from pma.merge.formats import open_source
+from pma.merge.options import Part
 from pma.merge.write import WEIGHTS
 
 if TYPE_CHECKING:
@@ -82,13 +83,14 @@ def complete_snapshot(aside: Path, tokenizer: PreTrainedTokenizerBase, manifest:
     write_json(aside / MANIFEST, {**manifest, "content": content_of(aside), "files": hash_files(aside, but=WEIGHTS)})
 
 
-def content_of(folder: Path) -> str:
-    """Content hash of the weights in a model folder.
+def content_of(folder: Path, part: Part | None = None) -> str:
+    """Content hash of the weights in a model folder, or of the part of them that is the model.
 
     Raises:
         ValueError: when they are not whole.
     """
-    source = open_source(folder)
+    part = part or Part()
+    source = open_source(folder, part.prefix, part.state, part.key)
     try:
         return source_hash(source)
     finally:
@@ -101,7 +103,7 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: naming the file that is missing or differs.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, "content", "files")
     content = content_of(folder)
     if content != manifest["content"]:
         raise ValueError(f"{folder}: its weights are not those of its manifest ({content}); {_MEND}")

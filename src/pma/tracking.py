@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pma.files import MANIFEST, complete_lines, read_manifest, revision, write_text
+from pma.files import MANIFEST, complete_lines, read_manifest, read_rows, revision, write_text
 from pma.layout import list_by_tokens, snapshot_dir
 
 WANDB = "wandb"  # folder of offline runs, beside the runs' own
@@ -77,7 +77,7 @@ def snapshot_artifact(run_folder: Path, tokens: int) -> Weights:
     Args:
         tokens: of the snapshot.
     """
-    run = read_manifest(run_folder)
+    run = read_manifest(run_folder, "config_hash")
     if "continues" in run and tokens < run["continues"]["tokens"]:
         return snapshot_artifact(run_folder.with_name(run["continues"]["run"]), tokens)
     folder = snapshot_dir(run_folder, tokens)
@@ -301,8 +301,8 @@ class Tracker:
     def __init__(self, folder: Path, resume_tokens: int, tracking: Any, **run: Any) -> None:
         self._path = folder / "metrics.jsonl"
         if self._path.exists():
-            kept = [line for line in complete_lines(self._path) if json.loads(line)["tokens"] <= resume_tokens]
-            write_text(self._path, "".join(line + "\n" for line in kept))
+            kept = [row for row in read_rows(self._path, "tokens") if row["tokens"] <= resume_tokens]
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open(self._path, "a", encoding="utf-8")
         self._run = Run(folder.parent, tracking, **run)
 

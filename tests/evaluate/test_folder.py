@@ -101,3 +101,29 @@ def test_user_errors_end_in_one_line(command, model_dir, corpus, tmp_path):
 def test_a_sweep_can_send_the_task_to_another_process():
     task = pickle.loads(pickle.dumps(cli._UserErrors(main)))
     assert task.__module__ == main.__module__ and task._task is main
+
+
+def test_text_of_your_own_is_scored_without_a_corpus(command, model_dir, tmp_path):
+    lines = [{"text": "one plus two is three", "id": 1}, {"text": "four plus five is nine"}, {"text": ""}]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert command(f"model={model_dir}", "text=held.jsonl", "output=scores.json") == 0
+    written = json.loads((tmp_path / "scores.json").read_text())
+    (score,) = written["scores"]
+    assert (written["suite"], score["task"], score["metric"], score["n"]) == ("text", "text", "bits_per_byte", 2)
+    assert 1 < score["value"] < 20
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        (None, "no such file"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
+        (b"\n", "empty"),
+        (b'{"text": "a"}\n{"body": "b"}\n', "line 2 holds no text"),
+    ],
+)
+def test_a_text_file_that_cannot_be_scored_is_refused(command, model_dir, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "held.jsonl").write_bytes(content)
+    error = command(f"model={model_dir}", "text=held.jsonl")
+    assert error.startswith("error: text=held.jsonl") and message in error and "\n" not in error

@@ -156,12 +156,12 @@ def test_every_disk_must_have_room_for_what_goes_on_it(tmp_path, monkeypatch, sn
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=free.get(place.name, 10 * size)))
     large = [Merge((0.5, 0.5), tmp_path / "large" / str(i), {}) for i in range(5)]
     small = [Merge((0.5, 0.5), tmp_path / "small" / str(i), {}) for i in range(3)]
-    (printed,) = preview(folders, [*large, *small[:2]], Options())
+    (printed,) = preview(folders, [*large, *small[:2]], Options(dtype="float32"))
     assert f"writes 9.1 MB below {tmp_path}" in printed and f"writes 3.6 MB below {tmp_path}/small" in printed
     with pytest.raises(ValueError, match="small: the merges take 5.5 MB and 4.5 MB are free there; make room"):
-        merge_all(folders, [*large, *small])
+        merge_all(folders, [*large, *small], Options(dtype="float32"))
     with pytest.raises(ValueError, match="small: the merges take 5.5 MB"):  # written as safetensors, then turned
-        preview(folders, small[:2], Options(format="dcp"))
+        preview(folders, small[:2], Options(dtype="float32", format="dcp"))
 
 
 # ---- numbers that no model holds ----
@@ -250,3 +250,17 @@ def test_a_merge_neither_waits_for_another_nor_replaces_its_result(tmp_path, mod
     with pytest.raises(ValueError, match="out: exists already"):
         pma.merge(folders, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole"]
+
+
+def test_a_merge_is_stored_as_the_newest_source_is(tmp_path, model_folder):
+    one = model_folder(tmp_path / "one", {"w": torch.full((2,), 1.0)})
+    two = model_folder(tmp_path / "two", {"w": torch.full((2,), 2.0, dtype=torch.bfloat16)})
+    for sources, dtype in (((one, two), "bfloat16"), ((two, one), "float32")):
+        out = pma.merge(sources, tmp_path / dtype)
+        assert load_file(out / "model.safetensors")["w"].dtype == getattr(torch, dtype)
+        assert json.loads((out / MANIFEST).read_text())["dtype"] == dtype
+        assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+    same = pma.merge([two, one], tmp_path / "same", dtype="float32")
+    assert {p.name: p.read_bytes() for p in same.iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "float32").iterdir()
+    }

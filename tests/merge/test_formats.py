@@ -71,6 +71,9 @@ def test_merging_to_and_from_a_distributed_checkpoint_keeps_the_content(tmp_path
     loaded = {name: torch.empty_like(tensor) for name, tensor in TENSORS.items()}
     checkpoint.load(loaded, checkpoint_id=there, no_dist=True)  # torch itself reads it
     assert all(torch.equal(loaded[name], tensor) for name, tensor in TENSORS.items())
+    again = pma.merge([single], tmp_path / "again", dtype="newest", format="dcp")
+    for path in there.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes()
 
 
 FSDP = """

@@ -152,7 +152,7 @@ def test_the_same_tensors_under_two_prefixes_need_a_word(tmp_path):
         (["mp_rank_00/x"], "Megatron's old format: save it with --ckpt-convert-format torch_dist"),
         (["__0_0.distcp"], "without its .metadata: it is not whole"),
         (["model.gguf"], "GGUF: merge the model that it was made from"),
-        (["checkpoint-10/x", "checkpoint-20/x"], "found checkpoint-10/, checkpoint-20/; give those that"),
+        (["checkpoint-10/x", "checkpoint-20/x"], "run_dir=.* last=N merges the newest of them"),
         (["README.md", "run.log"], "found README.md, run.log"),
     ],
 )

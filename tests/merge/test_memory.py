@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from pma.merge import Policy, average, sma
+from pma.merge.memory import trials
+from pma.merge.options import Part
 
 
 @settings(max_examples=15, deadline=None)
@@ -74,3 +76,22 @@ def test_equal_integers_are_copied_and_unequal_ones_refused(tmp_path, model_fold
     other = model_folder(tmp_path / "other", {"ids": torch.arange(3) + 1, "w": torch.ones(1)})
     with pytest.raises(ValueError, match="ids"):
         average([same[0], other], sma(2))
+
+
+def test_many_trials_share_a_pass_and_each_is_judged_alone(tmp_path, model_folder):
+    generator = torch.Generator().manual_seed(0)
+    base, tensors = torch.randn(70, 90, generator=generator), []
+    for i in range(8):
+        walk = base + 0.02 * i + 0.05 * torch.randn(70, 90, generator=generator)
+        tensors.append(walk + (9 if i == 1 else 0))  # a spike
+    folders = [model_folder(tmp_path / str(i), {"layers.0.w": t}) for i, t in enumerate(tensors)]
+    late, wide, pair = [0] * 3 + sma(5), sma(8), [0.5] + [0] * 6 + [0.5]
+    found = trials(folders, [late, wide, pair], Policy(), Part())
+    assert torch.equal(found[0].merge.tensors["layers.0.w"], average(folders[3:], sma(5))["layers.0.w"])
+    assert found[1].merge is None and f"{folders[1]}:" in found[1].refusal and "a spike" in found[1].refusal
+    assert found[2].merge is not None and found[2].cosines == []
+    steps = [(b - a).double().flatten() for a, b in zip(tensors[3:], tensors[4:], strict=False)]
+    cosines = [torch.cosine_similarity(a, b, dim=0).item() for a, b in zip(steps, steps[1:], strict=False)]
+    np.testing.assert_allclose(found[0].cosines, cosines, atol=1e-4)
+    warned = trials(folders, [wide], Policy(suspicious="warn"), Part())
+    assert warned[0].merge is not None and len(warned[0].cosines) == 6

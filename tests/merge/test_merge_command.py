@@ -75,7 +75,7 @@ def test_options_stand_once():
     [
         ({"method": None}, "give either method="),
         ({"output": None}, "give output=DIR"),
-        ({"n": 3}, "n: goes with run_dir"),
+        ({"interval": 3}, "interval: goes with run_dir"),
         ({"weights": [float("nan"), 1.0], "method": None}, "not all are finite"),
         ({"method": "linear", "positions": [1.0, float("nan")]}, "positions .*: not all are finite"),
         ({"dtype": "int8"}, "dtype=int8: choose"),
@@ -95,5 +95,22 @@ def test_a_dry_run_only_prints_the_plan(tmp_path, snapshots_of_a_run, capsys):
     sources = [str(folder) for folder in folders]
     main(OmegaConf.structured(MergeJob(sources=sources, method="sma", output=str(tmp_path / "out"), dry_run=True)))
     printed = capsys.readouterr().out
-    assert "2 snapshots, weights sum to 1" in printed and "4 tensors, 454,437 parameters; reads 1.8 MB" in printed
+    assert (
+        "2 snapshots, weights sum to 1" in printed
+        and "4 tensors, 454,437 parameters, stored as in the newest source; reads 1.8 MB" in printed
+    )
     assert not (tmp_path / "out").exists()
+
+
+def test_the_summary_says_type_and_size_and_no_command_that_would_fail(tmp_path, snapshots_of_a_run, capsys):
+    folders = snapshots_of_a_run(tmp_path, 2)
+    sources = [str(folder) for folder in folders]
+    main(OmegaConf.structured(MergeJob(sources=sources, method="sma", output=str(tmp_path / "out"))))
+    printed = capsys.readouterr().out
+    assert "merged 2 snapshots into 1 model: types as in the newest source, 1 MB, in" in printed  # three floating types
+    assert "next:" not in printed and "assets=" not in printed
+    for folder in folders:
+        (folder / "config.json").unlink()
+    main(OmegaConf.structured(MergeJob(sources=sources, method="sma", dtype="float16", output=str(tmp_path / "bare"))))
+    printed = capsys.readouterr().out
+    assert "1 model: float16, 1 MB" in printed and "assets=FOLDER" in printed and "next:" not in printed

@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
+from numba.core import caching
 
 from pma.merge import cached, kernels, summary
 from pma.merge.check import open_sources
@@ -86,3 +88,15 @@ def test_a_function_that_numba_did_not_cache_is_called_instead():
     calls = []
     cached.load(lambda *arguments: calls.append(arguments), 1, 2.0)
     assert calls == [(1, 2.0)]
+
+
+def test_where_no_cache_can_be_written_functions_are_compiled_at_every_start(monkeypatch):
+    def refuse(self):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", refuse)
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(cache=True)(lambda x: x)
+    double = cached.compiled()(lambda x: 2 * x)
+    assert double(3.0) == 6.0
+    cached.load(double, 3.0)  # nothing is kept, so it is called

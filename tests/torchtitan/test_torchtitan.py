@@ -18,15 +18,15 @@ from transformers import PreTrainedTokenizerFast
 import pma
 from pma.config import CONF_DIR, register, validate
 from pma.engine import EngineJob
-from pma.layout import run_window, snapshots
+from pma.layout import positions, run_window, snapshots
 from pma.merge import average, sma
+from pma.merge.checkpoints import complete
 from pma.model.build import build, load_pretrained, load_weights
 from pma.snapshot import verify
 from pma.torchtitan.command import run as main
 from pma.torchtitan.config import tables, write_config
 from pma.torchtitan.convert import convert
 from pma.train.schedule import learning_rate
-from pma.watch.find import complete, positions
 
 register()
 

@@ -26,8 +26,10 @@ def test_every_checkpoint_is_merged_and_scored_once(watched, read_rows):
     rows = read_rows(watched[1])
     assert [row["position"] for row in rows] == [2, 4, 6, 8, 10, 12, 14, 16]
     for row in rows:
-        gain = row["sma_6/average/bits_per_byte"] - row["raw/average/bits_per_byte"]
+        gain = row["raw/average/bits_per_byte"] - row["sma_6/average/bits_per_byte"]  # bits saved
         assert row["sma_6/gain/average/bits_per_byte"] == pytest.approx(gain)
+        gain = row["sma_6/average/acc"] - row["raw/average/acc"]
+        assert row["sma_6/gain/average/acc"] == pytest.approx(gain)
     table = pd.read_csv(watched[1] / "records.csv")
     assert set(table["method"]) == {"last", "sma_6", "ema_0.2"}
     assert table.groupby("tokens").size().nunique() == 1 and table["tokens"].nunique() == 8
@@ -43,6 +45,16 @@ def test_merges_are_those_of_the_checkpoints_even_of_deleted_ones(watched):
     expected = average(held, sma(6))
     assert all(torch.equal(merged[name], tensor) for name, tensor in expected.items())
     assert [int(path.name) for path in sorted((output / "merged" / "sma_6").iterdir())] == [14, 16]
+
+
+def test_text_of_your_own_is_scored_without_a_corpus(watched, tmp_path, make_job, look, read_rows, capsys):
+    run, _ = watched
+    (tmp_path / "held.jsonl").write_text('{"text": "one plus two"}\n{"text": "three four"}\n')
+    job = make_job(run, tmp_path / "out", [{"method": "sma", "n": 2}], text=str(tmp_path / "held.jsonl"))
+    look(Watch(job))
+    rows = read_rows(tmp_path / "out")
+    assert len(rows) == 5 and {"raw/text/bits_per_byte", "sma_2/gain/text/bits_per_byte"} <= rows[-1].keys()
+    assert "text/bits_per_byte" in capsys.readouterr().out
 
 
 def test_the_running_ema_is_the_recursion_over_all_checkpoints(watched):
@@ -122,7 +134,10 @@ def test_a_checkpoint_that_is_complete_late_gets_its_row_and_records(
         def __init__(self, job, cache_dir):
             pass
 
-        def score(self, folder):
+        def require(self, folder):
+            pass
+
+        def score(self, folder, part=None):
             from pma.evaluate.scorer import Score
 
             value = load_file(folder / "model.safetensors")["w"].mean().item()
@@ -147,8 +162,17 @@ def test_impossible_jobs_are_refused_before_any_work(run, tmp_path, make_job):
         ([], {}, "recipes: give at least one"),
         ([{"method": "sma"}], {}, "recipes: sma needs n; only ema runs without a window"),
         ([{"method": "sma", "n": 0}], {}, "recipes: n=0: give at least 1 checkpoint"),
-        (sma_of_2, {"poll": 0}, "keep, poll, tokens_per_step"),
+        (sma_of_2, {"poll": 0}, "poll=0.0: give seconds"),
+        (sma_of_2, {"poll": float("nan")}, "poll=nan: give seconds"),
+        (sma_of_2, {"idle": float("nan")}, "idle=nan: give seconds"),
+        (sma_of_2, {"keep": -1}, "keep=-1 tokens_per_step=1"),
+        (sma_of_2, {"anneal": 100.0}, "anneal=100.0: an estimate needs scores"),
+        (sma_of_2, {"anneals": "own.csv"}, "anneals=own.csv: goes with anneal=TOKENS"),
+        (sma_of_2, {"anneal": float("inf"), "text": "held.jsonl"}, "anneal=inf: give the length"),
+        (sma_of_2, {"anneal": 100.0, "anneals": "no.csv", "text": "held.jsonl"}, "anneals=no.csv: no such file"),
         (sma_of_2, {"suite": "proxy"}, "suite=proxy: give corpus=DIR"),
+        (sma_of_2, {"suite": "proxy", "text": "held.jsonl"}, "suite=proxy text=held.jsonl: give one of them"),
+        (sma_of_2, {"text": "nowhere.jsonl"}, "text=nowhere.jsonl: no such file"),
         (sma_of_2, {"dtype": "int8"}, "dtype=int8"),
         (sma_of_2, {"run_dir": "absent"}, "run_dir=absent: no such folder"),
     ]:
@@ -178,4 +202,4 @@ def test_the_command_ends_on_sigterm_after_the_checkpoint_at_hand(run, tmp_path,
         time.sleep(0.05)
     process.terminate()
     output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0 and "300: sma_2 of 2 checkpoints" in output
+    assert process.returncode == 0 and "step 300: sma_2 of 2 checkpoints" in output

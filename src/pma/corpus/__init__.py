@@ -14,6 +14,7 @@ _MODULES = {
     "mixing_weights": "mix",
     "prepare": "build",
     "prepare_part": "build",
+    "require_intact": "intact",
 }
 __all__ = list(_MODULES)
 

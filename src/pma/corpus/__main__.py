@@ -6,7 +6,6 @@ python -m pma.corpus -m data=paper 'part=range(16)' parts=16 hydra/launcher=slur
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.config import CONF_DIR, DataConfig
+from pma.files import read_manifest
 from pma.words import print_next
 
 
@@ -29,7 +29,7 @@ class CorpusJob:
 
 
 def _show(folder: Path, data: DictConfig) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(folder, "domains", "parts")
     print(f"{'domain':12} {'part':10} {'documents':>14} {'bytes':>20} {'tokens':>20}")
     for domain, parts in manifest["domains"].items():
         for part, counts in parts.items():

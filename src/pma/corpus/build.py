@@ -230,7 +230,11 @@ def _write_manifest(
         "vocab_size": tokenizer.get_vocab_size(),
         "dtype": {2: "uint16", 4: "uint32"}[dtype.itemsize],
         "parts": {
-            part: {"tokens": sum(counts.values()), "sha256": sha256_file(folder / f"{part}.bin")}
+            part: {
+                "tokens": sum(counts.values()),
+                "sha256": sha256_file(folder / f"{part}.bin"),
+                **({"mask_sha256": sha256_file(folder / f"{part}.mask.bin")} if part == "instruct" else {}),
+            }
             for part, counts in tokens.items()
         },
         "bytes_per_token": bytes_per_token(domains),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from pma.ahead import ahead
 from pma.config import PARTS
 from pma.corpus.mix import Mix
+from pma.files import read_manifest
 
 IGNORED = -100  # target of a position where nothing is learnt; torch's default ignore_index
 
@@ -53,7 +53,7 @@ class TokenDataset:
     ) -> None:
         if part not in PARTS:
             raise ValueError(f"train.part={part}: choose one of {', '.join(PARTS)}")
-        manifest = json.loads((corpus_dir / "manifest.json").read_text())
+        manifest = read_manifest(corpus_dir, "dtype")
         dtype = np.dtype(manifest["dtype"]).newbyteorder("<")
         self._seed, self._length, self._batch = seed, sequence_length, batch_sequences
         self._mix = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
+
+from pma.processes import end_with_parent
 
 _PRELOADED = ["pma.corpus.read", "pma.corpus.shards"]  # what workers call; neither imports torch nor starts threads
 
@@ -24,13 +24,6 @@ def workers(processes: int, start: Callable[..., None] | None = None, *arguments
 
 
 def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:  # a pool does not notice that its parent was killed
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     if start is not None:
         start(*arguments)

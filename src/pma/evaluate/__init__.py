@@ -11,6 +11,8 @@ _MODULES = {
     "Suite": "suites",
     "VllmScorer": "vllm",
     "load_suite": "suites",
+    "load_tasks": "named",
+    "load_text": "suites",
     "read_scores": "scorer",
     "vllm_class": "vllm",
     "write_tasks": "tasks",

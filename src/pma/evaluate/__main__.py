@@ -1,4 +1,7 @@
-"""Score a model folder: python -m pma.evaluate model=DIR [suite=proxy|instruct|paper] [backend=hf|vllm] [corpus=DIR]"""
+"""Score a model folder: python -m pma.evaluate model=DIR [suite=proxy|instruct|paper] [backend=hf|vllm] [corpus=DIR]
+
+Of your own text, in bits per byte: python -m pma.evaluate model=DIR text=heldout.jsonl
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class EvaluateJob:
 
     model: str = MISSING  # folder in Hugging Face layout
     suite: str = "proxy"  # proxy | instruct | paper
+    text: str | None = None  # your own text instead of a suite: JSON Lines, {"text": "..."} a document
     corpus: str | None = None  # corpus folder with the items; null: the one the model was trained on
     limit: int | None = None  # items a task, for a quick look
     backend: str = "hf"  # hf: transformers, one device | vllm: on all GPUs of the machine, in bf16

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pma.config import ROOT, hash_json
 from pma.device import choose_device
 from pma.evaluate.scorer import Score, Scorer
-from pma.evaluate.suites import Suite, load_suite
+from pma.evaluate.suites import Suite, load_suite, load_text
 from pma.evaluate.tasks import write_tasks
 from pma.evaluate.vllm import DTYPE, VllmScorer, tensor_parallel_size, vllm_class
 from pma.files import MANIFEST, read_manifest, write_json
+from pma.merge.card import add_scores
 from pma.model.build import load_pretrained
 from pma.snapshot import content_of
 from pma.words import print_next
@@ -38,21 +39,28 @@ def evaluate(job: DictConfig) -> None:
     folder = Path(job.model)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise ValueError(f"model={folder}: no model there; give a folder with config.json and *.safetensors")
-    corpus = None if job.suite == "paper" else _corpus(job, folder)
-    suite = load_suite(job.suite, corpus, job.limit)
+    corpus = None if job.suite == "paper" or job.text is not None else _corpus(job, folder)
+    if job.text is None:
+        suite = load_suite(job.suite, corpus, job.limit)
+    else:
+        suite = load_text(Path(job.text), job.limit)
     weights_hash = content_of(folder).rpartition(":")[2]
     scores = (_score_by_vllm if job.backend == "vllm" else _score)(job, folder, suite, weights_hash)
     print(table(scores))
+    add_scores(folder, suite.name, [(s.task, s.metric, s.value, s.stderr) for s in scores])
     if corpus is not None:
         print(_lm_eval_command(job, folder, suite, corpus))
     version = suite.version if job.backend == "hf" else f"{suite.version}-{job.backend}"
     if job.tracking.mode != "off":
-        _track(job, folder, version, scores)
+        _track(job, folder, suite.name, version, scores)
     if job.output is not None:
         result = {"model": job.model, "suite": suite.name, "version": version}
         write_json(Path(job.output), result | {"scores": [asdict(score) for score in scores]})
     if sources := (read_manifest(folder).get("sources") if (folder / MANIFEST).is_file() else None):
-        print_next(f"python -m pma.evaluate model={sources[-1]['folder']} (the newest snapshot alone, to compare)")
+        text = "" if job.text is None else f" text={job.text}"
+        print_next(
+            f"python -m pma.evaluate model={sources[-1]['folder']}{text} (the newest snapshot alone, to compare)"
+        )
 
 
 def _lm_eval_command(job: DictConfig, folder: Path, suite: Suite, corpus: Path) -> str:
@@ -95,16 +103,16 @@ def _score_by_vllm(job: DictConfig, folder: Path, suite: Suite, weights_hash: st
     return scorer.score_folder(weights_hash, folder)
 
 
-def _track(job: DictConfig, folder: Path, version: str, scores: list[Score]) -> None:
+def _track(job: DictConfig, folder: Path, suite: str, version: str, scores: list[Score]) -> None:
     """A W&B run with the model as input and the scores as summary and table."""
     from pma.tracking import Run, model_artifact
 
     model = model_artifact(folder)
-    config = {"model": model.name, **model.about, "suite": job.suite, "version": version, "limit": job.limit}
-    identity = {"id": hash_json(config), "name": f"{job.suite}/{model.name}", "group": job.group, "job_type": "eval"}
+    config = {"model": model.name, **model.about, "suite": suite, "version": version, "limit": job.limit}
+    identity = {"id": hash_json(config), "name": f"{suite}/{model.name}", "group": job.group, "job_type": "eval"}
     with Run(Path(), job.tracking, **identity, config=config) as run:
         run.used([model])
-        run.summary({f"{job.suite}/{s.task}/{s.metric}": s.value for s in scores})
+        run.summary({f"{suite}/{s.task}/{s.metric}": s.value for s in scores})
         run.table("scores", pd.DataFrame([asdict(s) for s in scores]))
 
 

@@ -24,7 +24,7 @@ from pma.config import hash_json
 from pma.device import cpu_threads
 from pma.evaluate.language_model import FastLM
 from pma.evaluate.suites import Average, Row, Suite
-from pma.files import write_text
+from pma.files import read_json, write_text
 
 _BOOTSTRAP_DRAWS = 1000  # for metrics without a closed-form standard error
 
@@ -53,14 +53,14 @@ def read_scores(path: Path) -> tuple[list[Score], ItemValues] | None:
     """Scores and values of single items (see `CachedScorer.items`) in a file of the cache; None when there is no file.
 
     Raises:
-        ValueError: for a file that is not JSON.
+        ValueError: for a damaged file.
     """
     try:
-        cached = json.loads(path.read_text(encoding="utf-8"))
+        cached = read_json(path, "scores", "items")
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); remove it") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; or remove it, and it is scored again") from None
     items = {(entry["task"], entry["metric"]): entry["values"] for entry in cached["items"]}
     return [Score(**score) for score in cached["scores"]], items
 

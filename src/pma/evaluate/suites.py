@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import io
+import json
 import logging
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from itertools import chain
@@ -24,7 +26,19 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from pma.config import SCORING_VERSION, hash_json
-from pma.evaluate.tasks import AXES, HELDOUT, ITEM_METRICS, check_corpus, data_files, prefix, task_texts, write_tasks
+from pma.evaluate.tasks import (
+    AXES,
+    HELDOUT,
+    ITEM_METRICS,
+    TEXT,
+    check_corpus,
+    data_files,
+    prefix,
+    read_texts,
+    task_texts,
+    text_task,
+    write_tasks,
+)
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model that is loaded already, as ours are
 
@@ -122,6 +136,20 @@ class Suite:
         items = {t: [[repr(d[0].doc), [repr(r.args) for r in d]] for d in self.requests[t]] for t in tasks}
         self.version = hash_json([SCORING_VERSION, version("lm-eval"), limit, definition, items])
 
+    def half(self, which: int, tasks: Collection[str]) -> Suite:
+        """Every second document of some tasks, from the first on (0) or from the second on (1).
+
+        It has values of single documents alone: no rows and no averages.
+        """
+        half = copy.copy(self)
+        half.rows, half.averages = [], []
+        half.tasks = {name: copy.copy(self.tasks[name]) for name in tasks}
+        half.requests = {name: self.requests[name][which::2] for name in tasks}
+        for name, documents in half.requests.items():
+            half.tasks[name]._instances = list(chain.from_iterable(documents))  # those that its filters go through
+        half.version = hash_json([self.version, which, list(tasks)])
+        return half
+
 
 def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = None) -> Suite:
     """Build a suite.
@@ -137,13 +165,39 @@ def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = No
     """
     if name not in SUITES:
         raise ValueError(f"suite={name}: choose one of {', '.join(SUITES)}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: give a number of items above 0, or null for all")
+    check_limit(limit)
     if name == "paper":
         return _load_paper(limit)
     if corpus_dir is None:
         raise ValueError(f"suite={name} needs a corpus: give corpus=DIR, a folder with items/ and heldout/")
     return _load_of_corpus(name, Path(corpus_dir), limit)
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise ValueError for a number of items below 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: give a number of items above 0, or null for all")
+
+
+def load_text(path: Path, limit: int | None = None) -> Suite:
+    """Build a suite of one task out of a user's own text: bits per byte of the documents in a file.
+
+    Args:
+        path: see `read_texts`.
+        limit: first documents; None takes all.
+
+    Raises:
+        ValueError: for a file that is missing, binary or empty, or a line without text.
+    """
+    check_limit(limit)
+    texts = read_texts(path)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _offline(folder):
+        copy = Path(folder) / "text.jsonl"  # of the text alone: lm-eval's reader wants the same keys in every line
+        copy.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        (Path(folder) / "text.yaml").write_text(text_task(str(copy)), encoding="utf-8")
+        tasks = TaskManager(include_path=folder, include_defaults=False).load([TEXT])["tasks"]
+        set_shots(tasks, None)
+        return Suite(TEXT, tasks, {}, [Row(TEXT, "bits_per_byte,none")], [], limit, text_task(""))
 
 
 def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
@@ -158,7 +212,7 @@ def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _offline(folder):
         write_tasks(name, corpus_dir, Path(folder))
         loaded = TaskManager(include_path=folder, include_defaults=False).load([f"pma_{name}"])
-        _set_shots(loaded["tasks"], None)
+        set_shots(loaded["tasks"], None)
         rows = [*chain.from_iterable(axes.values()), *heldout]
         return Suite(name, loaded["tasks"], {}, rows, averages, limit, definition)
 
@@ -178,7 +232,7 @@ def _load_paper(limit: int | None) -> Suite:
                 f"from the Hugging Face hub: {reads}. Connect to the hub (GPQA also wants its terms accepted and "
                 "`hf auth login`) or fill HF_HOME on a machine that is connected; suite=proxy needs no network"
             ) from error
-        _set_shots(loaded["tasks"], benchmark.shots)
+        set_shots(loaded["tasks"], benchmark.shots)
         tasks |= loaded["tasks"]
         groups |= loaded["groups"]
     rows = [benchmark.row for benchmark in PAPER]
@@ -208,7 +262,7 @@ def _dataset(manager: TaskManager, name: str) -> str:
     return config.get("dataset_path") or _dataset(manager, config["task"][0])
 
 
-def _set_shots(tasks: dict[str, Task], shots: int | None) -> None:
+def set_shots(tasks: dict[str, Task], shots: int | None) -> None:
     """Few-shot examples as lm-eval's simple_evaluate sets them: a task that fixes 0 keeps 0."""
     for task in tasks.values():
         fixed = task.config.num_fewshot

@@ -25,6 +25,7 @@ AXES = {
     "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood"),
 }
 HELDOUT = "heldout_"
+TEXT = "text"  # the task of a user's own text
 ITEM_METRICS = ("acc", "bits_per_byte", "choice")  # of an axis; held-out text has bits per byte alone
 
 _AXIS = """\
@@ -128,6 +129,44 @@ def task_texts(suite: str, files: dict[str, Path]) -> dict[str, str]:
     return texts | {f"pma_{suite}.yaml": _GROUP.format(group=f"pma_{suite}", parts=parts)}
 
 
+def text_task(path: str) -> str:
+    """YAML of the one task of a text file: bits per byte of its documents."""
+    return _HELDOUT.format(task=TEXT, path=json.dumps(path))
+
+
+def read_texts(path: Path) -> list[str]:
+    """Documents of a JSON Lines file, a `text` a line, or of a .txt file, whose documents are its paragraphs.
+
+    Empty documents are left out.
+
+    Raises:
+        ValueError: when the file is missing, binary or empty, or a line holds no text.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"text={path}: not UTF-8 text; give a JSON Lines file, a document a line: {_TEXT_FORM}"
+        ) from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(
+            f"text={path}: no such file; give a JSON Lines file, a document a line: {_TEXT_FORM}"
+        ) from None
+    if path.suffix == ".txt":
+        texts = content.split("\n\n")
+    else:
+        texts = []
+        for number, line in enumerate(content.split("\n"), 1):
+            if not line.strip():
+                continue
+            if not _is_document(line):
+                raise ValueError(f"text={path}: line {number} holds no text; each line must be {_TEXT_FORM}")
+            texts.append(json.loads(line)["text"])
+    if not (texts := [text for text in texts if text.strip()]):
+        raise ValueError(f"text={path}: empty; give a JSON Lines file, a document a line: {_TEXT_FORM}")
+    return texts
+
+
 def write_tasks(suite: str, corpus_dir: Path, folder: Path) -> None:
     """Write a suite's YAML so that lm-eval's own command line runs it, with the corpus' absolute path:
 
@@ -154,6 +193,7 @@ def check_corpus(suite: str, corpus_dir: Path) -> None:
             raise ValueError(f"{path}: empty; build the corpus again")
 
 
+_TEXT_FORM = '{"text": "..."}'
 _ITEM_FORM = '{"context", "choices": 2 or more, none empty, "answer": index of the right one}'
 
 

@@ -5,6 +5,7 @@ The package is also the function that most people want:
     import pma
 
     pma.merge(["step-1000", "step-2000", "step-3000"], output="merged", method="wma", dtype="bfloat16")
+    pma.merge("checkpoints", last=10, output="merged")
 
 Importing it is cheap; numba and torch are imported when a merge begins.
 """
@@ -66,48 +67,68 @@ def __dir__() -> list[str]:
 
 
 def merge(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     output: str | Path,
     method: str = "sma",
     *,
     weights: Sequence[float] | None = None,
     alpha: float | None = None,
     positions: Sequence[float] | None = None,
+    last: int | None = None,
+    every: int = 1,
+    interval: int | None = None,
+    end: int | None = None,
+    tokens_per_step: int = 1,
     policy: Policy | None = None,
+    push_to_hub: str | None = None,
+    revision: str | None = None,
     **options: Any,
 ) -> Path:
     """Merge checkpoints into a model folder; `pma.merge` itself.
 
     Args:
         sources: folders (safetensors, pytorch_model.bin, torch distributed checkpoint) or `repo@revision` of the
-            Hugging Face hub, oldest first. Tensors of one name must have one shape.
+            Hugging Face hub, oldest first. Tensors of one name must have one shape. Or the one folder that a trainer
+            writes its checkpoints into; then `last` says how many of them.
         output: folder to make; it must not exist.
         method: sma | wma | ema | linear | cosine | 1-sqrt; the last three are the weights a decay amounts to.
         weights: instead of a method: one for each source, of any sign; they are taken as they are, whatever their sum.
         alpha: of ema, in (0, 1].
         positions: of the sources in training (tokens or steps, ascending), for a decay over uneven spacing.
+        last: of a trainer's folder: the newest checkpoints, so many; those not written completely are left out.
+        every: 2 takes every second checkpoint, counted back from the newest.
+        interval: exact distance between the checkpoints, instead of `every`.
+        end: position of the newest checkpoint to take; null: the newest there is.
+        tokens_per_step: turns the steps in names into tokens, for `interval` and `end`.
         policy: what is refused; see `Policy`.
-        options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, memory, threads, diagnose.
+        push_to_hub: NAME/REPOSITORY of the Hugging Face hub, which the merge is pushed to when it is whole.
+        revision: branch of the repository; null: main.
+        options: fields of `Options`: dtype, accumulate, format, shard_size, assets, prefix, state, key, memory,
+            threads, diagnose; resumable=True with optimizer, for a checkpoint that your trainer goes on from.
 
     Returns:
         `output`, with the weights, config, tokenizer, and manifest.json that says what was merged and how.
 
     Raises:
         ValueError: for sources that cannot be averaged, weights that are not finite, or what the policy refuses;
-            nothing is left behind then.
+            nothing is left behind then. Also when the hub refuses a push: then the merge stays.
         OSError: when the disk is full.
     """
+    from pma.merge.checkpoints import warn
     from pma.merge.disk import merge_all
-    from pma.merge.options import Merge, Options
-    from pma.merge.weights import explicit, method_weights
+    from pma.merge.hub import check_target, push
+    from pma.merge.options import Options
+    from pma.merge.ranks import is_first
+    from pma.merge.recipes import of_call
 
-    if weights is None:
-        chosen = method_weights(method, len(sources), alpha, positions)
-        recipe = {"method": method} | {k: v for k, v in (("alpha", alpha), ("positions", positions)) if v is not None}
-    else:
-        chosen = explicit(weights, len(sources))
-        recipe = {"weights": chosen}
-    merge_all(sources, [Merge(tuple(chosen), Path(output), recipe)], Options(**options), policy)
+    recipe = {"method": method, "alpha": alpha, "positions": positions} if weights is None else {"weights": weights}
+    window = {"last": last, "every": every, "interval": interval, "end": end}
+    check_target(push_to_hub, revision)
+    chosen = of_call(sources, tokens_per_step, recipe | window | {"output": output})
+    warn(chosen.warnings)
+    merge_all(chosen.sources, chosen.merges, Options(**options), policy)
+    if push_to_hub is not None and is_first():
+        push(Path(output), push_to_hub, revision)
     return Path(output)
 
 

@@ -1,5 +1,6 @@
-"""Merge snapshots of a run, or models from elsewhere.
+"""Merge checkpoints of a run, of any trainer, or models from elsewhere.
 
+python -m pma.merge run_dir=DIR last=10 method=sma output=OUT
 python -m pma.merge run_dir=DIR method=sma n=10 interval=TOKENS end=TOKENS output=OUT
 python -m pma.merge 'sources=[A,B,C]' method=ema alpha=0.2 output=OUT      (oldest first)
 python -m pma.merge 'sources=[A,B,C]' 'weights=[0.2,0.3,0.5]' output=OUT
@@ -12,28 +13,33 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 
 from pma import cli
-from pma.config import TrackingConfig
-from pma.layout import run_window, tokens_of
+from pma.config import ROOT, TrackingConfig
+from pma.merge.checkpoints import warn
+from pma.merge.hub import check_target, push
 from pma.merge.options import Merge, Options, Policy, select
 from pma.merge.ranks import is_first
-from pma.merge.weights import equivalent_decay, explicit, method_weights
-from pma.words import count, print_next
+from pma.merge.recipes import Chosen, choose
+from pma.merge.weights import equivalent_decay
+from pma.merge.write import WEIGHTS
+from pma.words import count, disk_size, print_next
 
 
 @dataclass
 class MergeRecipeConfig:
-    """One of several merges made in one pass over the snapshots of run_dir."""
+    """One of several merges made in one pass; what it leaves open is as in the job."""
 
-    method: str = MISSING
-    n: int = MISSING
-    interval: int = MISSING  # tokens
-    end: int = MISSING  # tokens
+    method: str | None = None
+    weights: list[float] | None = None
     alpha: float | None = None
+    last: int | None = None
+    n: int | None = None
+    every: int | None = None
+    interval: int | None = None
+    end: int | None = None
     output: str = MISSING
 
 
@@ -41,74 +47,25 @@ class MergeRecipeConfig:
 class MergeJob(Options, Policy):
     """Everything `python -m pma.merge` reads: a recipe or several, and the fields of `Options` and `Policy`."""
 
-    run_dir: str | None = None
+    run_dir: str | None = None  # folder that a trainer wrote its checkpoints into
     sources: list[str] = field(default_factory=list)  # folders or repo@revision of the hub, oldest first
     method: str | None = None  # sma | wma | ema | linear | cosine | 1-sqrt
     weights: list[float] | None = None  # explicit, oldest first
     alpha: float | None = None  # of ema
     positions: list[float] | None = None  # of the sources in training, for the shapes of a decay; null: evenly spaced
-    n: int | None = None
-    interval: int | None = None  # tokens
-    end: int | None = None  # tokens
+    last: int | None = None  # checkpoints: the newest ones up to end
+    n: int | None = None  # the same, by the paper's name
+    every: int = 1  # 2 takes every second checkpoint
+    interval: int | None = None  # exact distance between checkpoints; null: as they lie
+    end: int | None = None  # position of the newest; null: the newest there is
+    tokens_per_step: int = 1  # turns the steps in names into tokens, for interval and end; 1: they are as in the names
     output: str | None = None
-    merges: list[MergeRecipeConfig] = field(default_factory=list)  # many at once, instead of method .. output
+    merges: list[MergeRecipeConfig] = field(default_factory=list)  # many at once, each with its output
+    push_to_hub: str | None = None  # NAME/REPOSITORY of the Hugging Face hub, for the merge when it is whole
+    revision: str | None = None  # branch there; null: main
     dry_run: bool = False  # only check, and print the plan
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="off"))
     group: str | None = None  # W&B group
-
-
-_RECIPE = ("method", "weights", "alpha", "positions", "n", "interval", "end")
-
-
-def _folders(job: DictConfig) -> list[str]:
-    by_window = {key: job[key] for key in ("n", "interval", "end")}
-    if (job.run_dir is None) == (not job.sources):
-        raise ValueError("give either run_dir=DIR with n, interval and end, or sources=[A,B,...] (oldest first)")
-    if job.run_dir is None:
-        given = [key for key, value in by_window.items() if value is not None]
-        if given:
-            raise ValueError(f"{', '.join(given)}: goes with run_dir; sources=[...] names the models themselves")
-        return list(job.sources)
-    if job.positions is not None:
-        raise ValueError("positions: goes with sources; the snapshots of a run say themselves where they are")
-    missing = [key for key, value in by_window.items() if value is None]
-    if missing:
-        raise ValueError(f"run_dir={job.run_dir}: also give {', '.join(missing)} (interval and end in tokens)")
-    return [str(folder) for folder in run_window(Path(job.run_dir), **by_window)]
-
-
-def _single(job: DictConfig) -> tuple[list[str], list[Merge]]:
-    if (job.method is None) == (job.weights is None):
-        raise ValueError(
-            "give either method=sma|wma|ema|linear|cosine|1-sqrt or weights=[...] (one for each source, oldest first)"
-        )
-    if job.output is None:
-        raise ValueError("give output=DIR, the folder to be made")
-    folders = _folders(job)
-    if job.weights is not None:
-        weights = explicit(job.weights, len(folders))
-    else:
-        weights = method_weights(job.method, len(folders), job.alpha, job.positions)
-    recipe = {key: value for key, value in OmegaConf.to_container(job).items() if key in _RECIPE and value is not None}
-    return folders, [Merge(tuple(weights), Path(job.output), recipe)]
-
-
-def _many(job: DictConfig) -> tuple[list[str], list[Merge]]:
-    """One list of sources for all recipes; what a recipe does not use has weight 0 in it."""
-    single = [key for key in (*_RECIPE, "output", "sources") if job[key] not in (None, [])]
-    if single or job.run_dir is None:
-        raise ValueError(f"merges=[...]: goes with run_dir=DIR, and instead of {', '.join(single) or 'sources'}")
-    windows = [run_window(Path(job.run_dir), m.n, m.interval, m.end) for m in job.merges]
-    folders = sorted({folder for window in windows for folder in window}, key=tokens_of)
-    merges = []
-    for recipe, window in zip(job.merges, windows, strict=True):
-        by_folder = dict(zip(window, method_weights(recipe.method, recipe.n, recipe.alpha), strict=True))
-        weights = tuple(by_folder.get(folder, 0.0) for folder in folders)
-        kept: dict[str, Any] = {
-            k: v for k, v in OmegaConf.to_container(recipe).items() if k != "output" and v is not None
-        }
-        merges.append(Merge(weights, Path(recipe.output), kept))
-    return [str(folder) for folder in folders], merges
 
 
 def _show(folders: Sequence[str], merges: Sequence[Merge]) -> None:
@@ -139,6 +96,35 @@ def _track(job: DictConfig, folders: Sequence[str], merges: Sequence[Merge]) -> 
             run.made([model_artifact(merge.output)], merge.output if job.tracking.upload else None)
 
 
+def _report(job: DictConfig, chosen: Chosen, seconds: float) -> None:
+    """Say what was made, and which command comes next where one can succeed."""
+    from pma.files import read_manifest
+    from pma.merge.resume import advice
+
+    output = chosen.merges[0].output
+    manifest = read_manifest(output)
+    resumable = manifest.get("resumable")
+    files = output.rglob("*") if resumable else (path for path in output.iterdir() if path.name.endswith(WEIGHTS))
+    size = sum(path.stat().st_size for path in files)
+    each = ", each" if len(chosen.merges) > 1 else ":"
+    stored = "types as in the newest source" if manifest["dtype"] == "newest" else manifest["dtype"]
+    print(
+        f"merged {count(len(chosen.sources), 'snapshot')} into {count(len(chosen.merges), 'model')}{each} "
+        f"{stored}, {disk_size(size / 1e6)}, in {seconds:.1f} s"
+    )
+    if resumable:
+        print(f"optimizer={resumable['optimizer']}; train on with {advice(resumable['layout'], output)}")
+    elif not (output / "config.json").is_file():
+        print(
+            f"no config.json lies beside {chosen.sources[-1]}, so {output} holds weights alone; assets=FOLDER takes "
+            f"config and tokenizer from a folder that has them"
+        )
+    elif job.format == "safetensors" and any(output.glob("tokenizer*")):
+        ours = "corpus" in manifest and (ROOT / manifest["corpus"] / "items").is_dir()
+        rest = "" if ours else ' text=FILE (FILE: held-out text of yours, a line {"text": "..."} a document)'
+        print_next(f"python -m pma.evaluate model={output}{rest}")
+
+
 def main(job: DictConfig) -> None:
     """Entry point of `python -m pma.merge`.
 
@@ -149,8 +135,13 @@ def main(job: DictConfig) -> None:
     options, policy = select(Options, job), select(Policy, job)
     options.check()
     policy.check()
-    folders, merges = _many(job) if job.merges else _single(job)
+    if job.push_to_hub is not None and job.merges:
+        raise ValueError(f"push_to_hub={job.push_to_hub}: goes with one merge; push each of merges=[...] by itself")
+    check_target(job.push_to_hub, job.revision)
+    chosen = choose(job)
+    folders, merges = chosen.sources, chosen.merges
     if is_first():
+        warn(chosen.warnings)
         _show(folders, merges)
     from pma.merge.disk import merge_all, preview
 
@@ -161,9 +152,9 @@ def main(job: DictConfig) -> None:
     if is_first():
         if job.tracking.mode != "off":
             _track(job, folders, merges)
-        made = count(len(merges), "model")
-        print(f"merged {count(len(folders), 'snapshot')} into {made} in {time.perf_counter() - began:.1f} s")
-        print_next(f"python -m pma.evaluate model={merges[0].output}")
+        _report(job, chosen, time.perf_counter() - began)
+        if job.push_to_hub is not None:
+            print(f"pushed to {push(merges[0].output, job.push_to_hub, job.revision)}")
 
 
 def command() -> None:

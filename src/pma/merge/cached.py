@@ -1,4 +1,4 @@
-"""Loading a function that numba has compiled before, without the parts of numba that only compiling needs.
+"""Compiling by numba, and loading what it has compiled before without the parts of it that only compiling needs.
 
 numba imports its whole library of array functions, and with it scipy's BLAS, while it looks into its cache: a third of
 a second, longer than a small merge takes. This goes round numba's own entry to its cache. Where numba's inside has
@@ -9,18 +9,38 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from numba import njit
 from numba.core import environment
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 from numba.core.typing.typeof import typeof
 
 
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """`njit` for a function that runs without Python's lock, kept on the disk for the next start.
+
+    numba keeps it beside the code, or in the user's cache folder. Where neither can be written, as in a read-only
+    installation, it is compiled at every start: about ten seconds.
+
+    Args:
+        options: further ones of `njit`.
+    """
+
+    def compile_lazily(function: Any) -> Any:
+        try:
+            return njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # numba found no folder
+            return njit(nogil=True, **options)(function)
+
+    return compile_lazily
+
+
 def load(function: Any, *arguments: Any) -> None:
-    """Make a function of `njit(cache=True)` ready for arguments of these types.
+    """Make a function of `compiled` ready for arguments of these types.
 
     Args:
         arguments: of the types to come; where nothing is cached, the function is called with them.

@@ -14,18 +14,21 @@ import numpy as np
 from pma.files import MANIFEST, read_manifest
 from pma.merge import diagnose
 from pma.merge.formats import Source, open_source, stack
-from pma.merge.options import Options, Policy
+from pma.merge.options import Options, Part, Policy
 from pma.merge.summary import Seen
 
 _HEAD = "lm_head.weight"
 
 
 @contextmanager
-def open_sources(names: Sequence[str | Path], options: Options | None = None) -> Iterator[list[Source]]:
+def open_sources(
+    names: Sequence[str | Path], options: Options | None = None, parts: Sequence[Part] | None = None
+) -> Iterator[list[Source]]:
     """Open sources by name, oldest first, and check that they are one architecture.
 
     Args:
         options: which part of each source is merged, and how adapters are.
+        parts: which part of each, where that differs: a merge of ours has only the model in it.
 
     Raises:
         ValueError: naming the source and the first tensor that does not fit.
@@ -35,11 +38,12 @@ def open_sources(names: Sequence[str | Path], options: Options | None = None) ->
     options = options or Options()
     with ExitStack() as opened:
         sources: list[Source] = []
-        for name in names:
-            sources.append(open_source(name, options.prefix, options.state, options.key))
+        for name, part in zip(names, parts or [options] * len(names), strict=True):
+            sources.append(open_source(name, part.prefix, part.state, part.key))
             opened.callback(sources[-1].close)
         sources = stack(sources, options.lora)
-        _drop_tied_heads(sources)
+        if not options.resumable:  # the copy would keep the head that is left out, and a trainer reads it
+            _drop_tied_heads(sources)
         for source in sources[1:]:
             _require_same(sources[0], source)
         yield sources
@@ -105,11 +109,12 @@ def check_weights(weights: Sequence[float], n: int, accumulate: str) -> tuple[fl
     return numbers
 
 
-def judge(seen: Seen, sources: Sequence[Source], sums: Sequence[str], policy: Policy) -> list[str]:
+def judge(seen: Seen, sources: Sequence[Source], sums: Sequence[str], policy: Policy, quiet: bool = False) -> list[str]:
     """Refuse what the policy refuses; print the rest as warnings and return them.
 
     Args:
         sums: what to call each merge in a message.
+        quiet: print nothing.
 
     Raises:
         ValueError: naming the source or the merge, and the tensor.
@@ -141,6 +146,6 @@ def judge(seen: Seen, sources: Sequence[Source], sums: Sequence[str], policy: Po
             f"{sums[i]}: tensor {name} overflows: its weighted sum is larger than its storage type holds, though every "
             f"snapshot is finite; store it wider (dtype=float32), or give weights that sum to 1"
         )
-    for line in suspicions:
+    for line in [] if quiet else suspicions:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     return suspicions

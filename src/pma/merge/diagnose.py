@@ -59,6 +59,21 @@ def outliers(gram: np.ndarray) -> dict[int, float]:
 
 
 @np.errstate(invalid="ignore", divide="ignore", over="ignore")
+def update_cosines(gram: np.ndarray) -> list[float]:
+    """Cosine between each update and the one before it.
+
+    Args:
+        gram: (snapshots, snapshots), of x_0 and of x_i - x_0.
+    """
+    unit = np.eye(len(gram))
+    c = unit[1:] - unit[:-1]
+    c[:, 0] = 0  # an update's coefficients sum to 0
+    products = c @ gram @ c.T
+    lengths = np.sqrt(np.maximum(products.diagonal(), 0))
+    return [products[i, i + 1] / (lengths[i] * lengths[i + 1]) for i in range(len(c) - 1)]
+
+
+@np.errstate(invalid="ignore", divide="ignore", over="ignore")
 def diagnostics(grams: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> dict[str, Any]:
     """Numbers that describe a window of snapshots, oldest first, JSON-ready, to 6 digits.
 
@@ -73,19 +88,13 @@ def diagnostics(grams: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> d
     n = len(gram)
     unit = np.eye(n)
     pairs = (unit[:, None] - unit[None]).reshape(-1, n)
-    steps = unit[1:] - unit[:-1]
-    c = steps.copy()
-    c[:, 0] = 0  # an update's coefficients sum to 0
-    products = c @ gram @ c.T
-    lengths = np.sqrt(np.maximum(products.diagonal(), 0))
-    cosines = [products[i, i + 1] / (lengths[i] * lengths[i + 1]) for i in range(len(steps) - 1)]
     norms = _norms(gram, unit)
     mean = _norms(gram, np.full((1, n), 1 / n))[0]
     variance = {k: (distances_to_mean(g) ** 2).sum() / n / counts[k] for k, g in sorted(grams.items()) if counts[k]}
     return {
         "norms": _rounded(norms),
         "distances": _rounded(_norms(gram, pairs).reshape(n, n)),
-        "update_cosines": _rounded(cosines),
+        "update_cosines": _rounded(update_cosines(gram)),
         "mean_norm_ratio": _rounded(mean / norms[-1]) if norms[-1] else None,
         "layer_variance": {k: _rounded(v) for k, v in variance.items()},
     }

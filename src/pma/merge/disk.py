@@ -15,8 +15,10 @@ from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write
 from pma.merge import diagnose, ranks, write
 from pma.merge.check import open_sources
 from pma.merge.content import source_hash
-from pma.merge.options import Merge, Options, Policy
+from pma.merge.options import Merge, Options, Part, Policy
+from pma.merge.patch import Patch
 from pma.merge.plan import Plan, plan
+from pma.merge.resume import TrainerCheckpoint
 from pma.merge.summary import Seen
 from pma.merge.weights import equivalent_decay
 
@@ -49,7 +51,24 @@ def _bytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def check_outputs(prepared: Plan, merges: Sequence[Merge]) -> list[str]:
+Kind = write.ModelFolder | TrainerCheckpoint
+
+
+@contextmanager
+def _kind(prepared: Plan, merges: Sequence[Merge]) -> Iterator[Kind]:
+    """Choose what merges are written as: model folders, or checkpoints of their trainer.
+
+    Raises:
+        ValueError: when the newest source is no checkpoint to train on from.
+    """
+    kind = TrainerCheckpoint(prepared, merges) if prepared.options.resumable else write.ModelFolder(prepared)
+    try:
+        yield kind
+    finally:
+        kind.close()
+
+
+def check_outputs(prepared: Plan, kind: Kind, merges: Sequence[Merge]) -> list[str]:
     """Check that every output is new and has room; return what the merges read, write and need, for people.
 
     Raises:
@@ -62,11 +81,10 @@ def check_outputs(prepared: Plan, merges: Sequence[Merge]) -> list[str]:
         if output.exists():
             raise ValueError(f"output={output}: exists already; give another folder or remove it")
     infos = prepared.stored().values()
-    size = sum(info.nbytes for info in infos)
+    size, more = kind.sizes()
     rooms = []
     for disk in _disks(merges):
-        # A distributed checkpoint is written as safetensors first; one merge at a time is there twice.
-        written = size * (disk.merges + (1 if prepared.options.format == "dcp" else 0))
+        written = size * disk.merges + more
         if written > disk.free:
             raise ValueError(
                 f"{disk.place}: the merges take {_bytes(written)} and {_bytes(disk.free)} are free there; make room, "
@@ -74,7 +92,8 @@ def check_outputs(prepared: Plan, merges: Sequence[Merge]) -> list[str]:
             )
         rooms.append(f"writes {_bytes(written)} below {disk.place} ({_bytes(disk.free)} free)")
     return [
-        f"{len(infos):,} tensors, {sum(info.count for info in infos):,} parameters; reads "
+        f"{len(infos):,} tensors, {sum(info.count for info in infos):,} parameters, stored as "
+        f"{prepared.dtype() or 'in the newest source'}; reads "
         f"{_bytes(prepared.work.input_bytes)}, {', '.join(rooms)}; {_bytes(prepared.work.memory)} for blocks; about "
         f"{prepared.seconds():.1f} s where the disk keeps up"
     ]
@@ -89,11 +108,17 @@ def preview(
         ValueError: as `merge_all`.
     """
     with open_sources(names, options) as sources:
-        return check_outputs(plan(sources, [m.weights for m in merges], options, policy or Policy()), merges)
+        prepared = plan(sources, [merge.weights for merge in merges], options, policy or Policy())
+        with _kind(prepared, merges) as kind:
+            return check_outputs(prepared, kind, merges)
 
 
 def merge_all(
-    names: Sequence[str | Path], merges: Sequence[Merge], options: Options | None = None, policy: Policy | None = None
+    names: Sequence[str | Path],
+    merges: Sequence[Merge],
+    options: Options | None = None,
+    policy: Policy | None = None,
+    parts: Sequence[Part] | None = None,
 ) -> list[Path]:
     """Make any number of merges of the same sources in one pass, and publish each as a model folder.
 
@@ -101,6 +126,7 @@ def merge_all(
 
     Args:
         names: checkpoint folders or hub revisions, oldest first; see pma.merge.formats.
+        parts: which tensors of each source are the model; null: the same of all, as in `options`.
 
     Returns:
         The folders, each with manifest.json: every source with its content hash and weight, the recipe, the
@@ -113,34 +139,39 @@ def merge_all(
         OSError: when the disk is full.
     """
     options, policy = options or Options(), policy or Policy()
-    with open_sources(names, options) as sources, ranks.group() as group, ExitStack() as stack:
+    with open_sources(names, options, parts) as sources, ranks.group() as group, ExitStack() as stack:
         prepared = plan(sources, [merge.weights for merge in merges], options, policy, processes=True)
-        check_outputs(prepared, merges)
+        kind = stack.enter_context(_kind(prepared, merges))
+        check_outputs(prepared, kind, merges)
         asides = None
         if group.first:
             asides = [stack.enter_context(publish_folder(merge.output, replace=False)) for merge in merges]
         asides = group.share(asides)
-        writers = _open_writers(group, asides, prepared, stack)
+        writers = _open_writers(group, asides, kind, stack)
+        outputs = [f"output={merge.output}" for merge in merges]
         with _progress_bar(prepared, group) as update:
             result = prepared.run(
                 lambda index, name, start, values: writers[index].write(name, start, values),
-                [f"output={merge.output}" for merge in merges],
+                outputs,
                 group,
                 update,
             )
+        kind.average_beside(writers, outputs, group)
         if result is not None:
-            _finish(asides, merges, prepared, *result)
+            _finish(asides, writers, merges, prepared, kind, *result)
         group.wait()
+    for merge in merges if group.first else []:
+        kind.published(merge.output)
     return [merge.output for merge in merges]
 
 
 def _open_writers(
-    group: ranks.Group, asides: Sequence[Path], prepared: Plan, stack: ExitStack
-) -> list[write.SafetensorsWriter]:
-    def open_all(create: bool) -> list[write.SafetensorsWriter]:
-        writers = []
+    group: ranks.Group, asides: Sequence[Path], kind: Kind, stack: ExitStack
+) -> list[write.SafetensorsWriter | Patch]:
+    def open_all(create: bool) -> list[write.SafetensorsWriter | Patch]:
+        writers: list[write.SafetensorsWriter | Patch] = []
         for aside in asides:
-            writers.append(write.writer(aside, prepared.sources[-1], prepared.stored(), prepared.options, create))
+            writers.append(kind.writer(aside, create))
             stack.callback(writers[-1].close)
         return writers
 
@@ -162,20 +193,24 @@ def _progress_bar(prepared: Plan, group: ranks.Group) -> Iterator[Callable[[int]
 
 
 def _finish(
-    asides: Sequence[Path], merges: Sequence[Merge], prepared: Plan, seen: Seen, warnings: Sequence[str]
+    asides: Sequence[Path],
+    writers: Sequence[write.SafetensorsWriter | Patch],
+    merges: Sequence[Merge],
+    prepared: Plan,
+    kind: Kind,
+    seen: Seen,
+    warnings: Sequence[str],
 ) -> None:
     """Put beside the weights of each merge what goes with them."""
-    options, sources = prepared.options, prepared.sources
-    paths = write.assets(sources[-1], None if options.assets is None else Path(options.assets))
-    diagnostics = diagnose.diagnostics(seen.grams, seen.counts) if options.diagnose and seen.grams else None
-    for aside, merge, content in zip(asides, merges, seen.sum_hashes, strict=True):
-        if options.format == "dcp":
-            write.to_dcp(aside)
-        write.copy_assets(paths, aside, None if options.dtype == "newest" else options.dtype, sources[-1])
+    diagnosed = prepared.options.diagnose and seen.grams
+    diagnostics = diagnose.diagnostics(seen.grams, seen.counts) if diagnosed else None
+    for aside, writer, merge, content in zip(asides, writers, merges, seen.sum_hashes, strict=True):
+        more = kind.finish(aside, writer)
         if diagnostics is not None:
             write_json(aside / "diagnostics.json", diagnostics)
-        manifest = _provenance(merge, prepared, seen, warnings)
-        manifest |= {"content": content, "files": hash_files(aside, but=write.WEIGHTS)}
+        manifest = _provenance(merge, prepared, seen, warnings) | {"format": kind.format} | more
+        manifest |= {"content": content, "files": hash_files(aside, but=kind.weight_files)}
+        kind.describe(aside, manifest)
         write_json(aside / MANIFEST, manifest)
 
 
@@ -197,8 +232,7 @@ def _provenance(merge: Merge, prepared: Plan, seen: Seen, warnings: Sequence[str
         "equivalent_decay": equivalent_decay([w for w in merge.weights if w]) if total else None,
         "policy": {**asdict(prepared.policy), "router_biases": list(prepared.router_biases), "source_types": types},
         "accumulated_in": options.accumulate,
-        "dtype": options.dtype,
-        "format": options.format,
+        "dtype": prepared.dtype() or options.dtype,
         "warnings": list(warnings),
         "version": __version__,
     }

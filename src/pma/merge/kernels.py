@@ -1,8 +1,8 @@
 """The inner loops of a merge, compiled: a block of all snapshots into a block of every sum, and Gram matrices.
 
-They run without Python's lock, are compiled once for a machine and kept beside this file. Sums are rounded as IEEE 754
-says, the same bits on any processor. A sum's elements stay in registers, as a vector of VECTOR bytes, while all
-snapshots are added to it: from memory, the sum would cost more than the snapshots.
+They run without Python's lock, are compiled once for a machine and kept on its disk. Sums are rounded as IEEE 754 says,
+the same bits on any processor. A sum's elements stay in registers, as a vector of VECTOR bytes, while all snapshots are
+added to it: from memory, the sum would cost more than the snapshots.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _used(weights):
     return used, count, np.flatnonzero(free)
 
 
-@njit(nogil=True, cache=True)
+@cached.compiled()
 def _sum(x, at, width, weights, r, used, count, out, to):
     """out[r, to:] = the chain of fma(weights[r, i], x[i, at:], sum) from 0 on, over all i whose weight is not 0.
 
@@ -179,14 +179,14 @@ def _sums(x, at, width, weights, used, count, wide, narrow, to):
     return finite
 
 
-@njit(nogil=True, cache=True)
+@cached.compiled()
 def _copy(to, begin, x, at, width):
     for i in range(len(x)):
         for j in range(width):
             to[i, begin + j] = x[i, at + j]
 
 
-@njit(nogil=True, cache=True)
+@cached.compiled()
 def _widen(source, at, width, weights, x):
     """x = the elements of all snapshots as numbers of the weights' type."""
     for i in range(len(source)):
@@ -202,7 +202,7 @@ def _finite(x, i, width, weights):
     return not _any_nan(zero)
 
 
-@njit(nogil=True, cache=True)
+@cached.compiled()
 def _blend(source, weights, wide, narrow, samples, first, step):
     n, width = source.shape
     used, count, unused = _used(weights)
@@ -255,7 +255,7 @@ def blend(numbers, bits, weights, wide, narrow, samples, first, step):
     return _blend(numbers, weights, wide, narrow, samples, first, step)
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@cached.compiled(fastmath={"reassoc", "contract"})
 def _dot(x, y):
     total = x.dtype.type(0)
     for j in range(len(x)):
@@ -263,13 +263,13 @@ def _dot(x, y):
     return total
 
 
-@njit(nogil=True, cache=True)
+@cached.compiled()
 def _subtract(x, y):
     for j in range(len(x)):
         x[j] -= y[j]
 
 
-@njit(nogil=True, cache=True)
+@cached.compiled()
 def add_gram(x, width, gram):
     """Add the products of the deviations x_0, x_1 - x_0, x_2 - x_0, ... to gram (snapshots, snapshots), float64.
 

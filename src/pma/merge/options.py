@@ -41,17 +41,30 @@ class Policy:
 
 
 @dataclass
-class Options:
+class Part:
+    """Which tensors of a checkpoint are the model, where it holds others too."""
+
+    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
+    state: str | None = None  # model | ema, of checkpoints that hold the weights and an average of them
+    key: str | None = None  # path of the state dict in a .pt, .pth, .bin or .ckpt file: key=ema.shadow
+
+    def check(self) -> None:
+        """Raise ValueError for an impossible choice."""
+        if self.state not in (None, "model", "ema"):
+            raise ValueError(f"state={self.state}: choose model or ema")
+
+
+@dataclass
+class Options(Part):
     """How merges are computed and stored."""
 
-    dtype: str = "float32"  # storage type: float32 | bfloat16 | float16 | float64 | newest (as in the newest source)
+    dtype: str = "newest"  # storage type: newest (as in the newest source) | float32 | bfloat16 | float16 | float64
     accumulate: str = "float32"  # type of the sums: float32 | float64
     format: str = "safetensors"  # of the output: safetensors | dcp
     shard_size: int = 5_000_000_000  # bytes of an output file at most, unless one tensor is larger
     assets: str | None = None  # folder whose config and tokenizer go with the merge; null: the newest source
-    prefix: str | None = None  # take only tensors whose names begin with it, and take it off
-    state: str | None = None  # model | ema, of checkpoints that hold the weights and an average of them
-    key: str | None = None  # path of the state dict in a .pt, .pth, .bin or .ckpt file: key=ema.shadow
+    resumable: bool = False  # a checkpoint to train on from, as the newest source's trainer writes them
+    optimizer: str = "last"  # with resumable: state of the optimizer: last (the newest source's) | reset | average
     lora: str = "exact"  # of adapters: exact (the mean of their products; ranks add up) | factors (A and B apart)
     memory: int = 8_388_608  # bytes for blocks in flight
     threads: int = 0  # 0: the cores this process may use. Does not change the bits
@@ -59,22 +72,41 @@ class Options:
 
     def check(self) -> None:
         """Raise ValueError for an impossible choice."""
+        super().check()
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
         if self.accumulate not in ("float32", "float64"):
             raise ValueError(f"accumulate={self.accumulate}: choose float32 or float64")
         if self.format not in ("safetensors", "dcp"):
             raise ValueError(f"format={self.format}: choose safetensors or dcp")
-        if self.state not in (None, "model", "ema"):
-            raise ValueError(f"state={self.state}: choose model or ema")
         if self.lora not in ("exact", "factors"):
             raise ValueError(f"lora={self.lora}: choose exact or factors")
+        if self.optimizer not in ("last", "reset", "average"):
+            raise ValueError(f"optimizer={self.optimizer}: choose last, reset or average")
+        if self.resumable:
+            self._check_resumable()
+        elif self.optimizer != "last":
+            raise ValueError(f"optimizer={self.optimizer}: goes with resumable=true")
         if self.assets is not None and not Path(self.assets).is_dir():
             raise ValueError(f"assets={self.assets}: no such folder; give one with config.json and tokenizer")
         if self.shard_size < 1 or self.memory < 1:
             raise ValueError("shard_size and memory: give a positive number of bytes")
         if self.threads < 0:
             raise ValueError(f"threads={self.threads}: give a number above 0, or 0 for the cores this process may use")
+
+    def _check_resumable(self) -> None:
+        changed = {"dtype": self.dtype != "newest", "format": self.format != "safetensors"}
+        changed |= {"prefix": bool(self.prefix), "assets": self.assets is not None}
+        for key in [key for key, given in changed.items() if given]:
+            raise ValueError(
+                f"{key}={getattr(self, key)}: leave it out with resumable=true, which keeps all as the newest source "
+                f"has it"
+            )
+        if self.state == "ema":
+            raise ValueError(
+                "resumable=true: training goes on from the weights and not from their average; say state=model (the "
+                "average is merged with them), or leave resumable out"
+            )
 
     def cores(self) -> int:
         """Threads to run."""
@@ -94,7 +126,7 @@ class Merge:
     recipe: Mapping[str, Any]
 
 
-Kind = TypeVar("Kind", Options, Policy)
+Kind = TypeVar("Kind", Part, Options, Policy)
 
 
 def select(kind: type[Kind], job: Any) -> Kind:

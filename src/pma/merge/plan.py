@@ -42,6 +42,11 @@ class Plan:
         """Type and shape of each tensor of a merge; the same for all."""
         return {k: TensorInfo(self.sums[0].stored(info), info.shape) for k, info in self.sources[-1].tensors.items()}
 
+    def dtype(self) -> str | None:
+        """The one storage type of floating tensors in a merge, by torch's name; None where they have several."""
+        kinds = {info.dtype for info in self.stored().values() if info.floating}
+        return next(name for name, kind in DTYPES.items() if {kind} == kinds) if len(kinds) == 1 else None
+
     def seconds(self) -> float:
         """Estimated time where the disk keeps up."""
         return _START + self.work.input_bytes / MERGE_RATE / self.options.cores()

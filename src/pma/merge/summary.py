@@ -65,6 +65,36 @@ class Seen:
     unequal: list[tuple[int, str]] = field(default_factory=list)
     overflown: list[tuple[int, str]] = field(default_factory=list)
 
+    def alone(self, sources: Sequence[int], weighted: int) -> Seen:
+        """What a pass over some of the sources, ascending, for one of the sums would have learned."""
+        place = {source: i for i, source in enumerate(sources)}
+        first = sources[0]
+
+        def based(gram: np.ndarray) -> np.ndarray:
+            """Products of differences from the first of these sources instead of the first of all."""
+            from_first = gram.copy()
+            from_first[0, :] = from_first[:, 0] = 0  # x_0 - x_0, where the matrix holds products with x_0 itself
+            part = from_first[np.ix_(sources, sources)]
+            across = from_first[first, list(sources)]
+            part = part - across[None, :] - across[:, None] + from_first[first, first]
+            if first == 0:
+                part[0, :], part[:, 0] = gram[0, list(sources)], gram[list(sources), 0]
+            else:  # x_first = x_0 + (x_first - x_0)
+                onto = gram[0, list(sources)] - gram[0, first] + across - from_first[first, first]
+                part[0, :] = part[:, 0] = onto
+                part[0, 0] = gram[0, 0] + 2 * gram[0, first] + gram[first, first]
+            return part
+
+        return Seen(
+            hashes=[self.hashes[source] for source in sources],
+            sum_hashes=[self.sum_hashes[weighted]],
+            grams={layer: based(gram) for layer, gram in self.grams.items()},
+            counts=self.counts,
+            not_finite=[(place[i], name) for i, name in self.not_finite if i in place],
+            unequal=[(place[i], name) for i, name in self.unequal if i in place],
+            overflown=[(0, name) for i, name in self.overflown if i == weighted],
+        )
+
 
 def layer_of(tensor: str) -> str:
     """Layer of a tensor: `layers.7` of model.layers.7.mlp.up_proj.weight, or the tensor's own name."""

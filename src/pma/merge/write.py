@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pma.files import MANIFEST, write_json
-from pma.merge.formats import ADAPTER, SAFETENSORS, SIZES, Source, TensorInfo
-from pma.merge.options import Options
+from pma.merge.card import CARD, model_card
+from pma.merge.formats import ADAPTER, DCP, SAFETENSORS, SIZES, Source, TensorInfo
+from pma.merge.ranks import Group
+
+if TYPE_CHECKING:
+    from pma.merge.plan import Plan
 
 WEIGHTS = (".safetensors", ".distcp", ".metadata")  # ends of names of weight files, which the content hash stands for
 _STRETCH = 2**23  # bytes: the disk begins with so many when they are there, so that the fsync at the end waits less
@@ -31,13 +36,27 @@ def assets(source: Source, folder: Path | None) -> list[Path]:
         if not any(path.is_file() for path in configs):
             return []  # a file among others that have nothing to do with it
     files = sorted(path for path in (folder or source.folder).iterdir() if path.is_file())
-    return [
+    found = [
         path
         for path in files
         if path.name not in _NOT_ASSETS
         and not path.name.endswith(".index.json")
         and (path.suffix in _ASSETS or path.name.upper().startswith(("LICENSE", "NOTICE")))
     ]
+    for path in found:
+        _require_own(path)
+    return found
+
+
+def _require_own(path: Path) -> None:
+    """Refuse a link that leads out of its folder: a merge would publish whatever file it names.
+
+    In the hub's cache every file is a link to the blobs of its repository.
+    """
+    target, folder = path.resolve(), path.parent.resolve()
+    blobs = folder.parent.parent / "blobs"
+    if folder not in target.parents and blobs not in target.parents:
+        raise ValueError(f"{path}: a link to {target}, outside of its folder; put the file itself there, or remove it")
 
 
 def copy_assets(paths: Sequence[Path], output: Path, dtype: str | None, source: Source) -> None:
@@ -144,13 +163,53 @@ class SafetensorsWriter:
         self._files = {}
 
 
-def writer(
-    folder: Path, newest: Source, tensors: Mapping[str, TensorInfo], options: Options, create: bool
-) -> SafetensorsWriter:
-    """Lay out the weights of a merge: a model in shards, an adapter in the one file that PEFT reads."""
-    if newest.adapter is None:
-        return SafetensorsWriter(folder, tensors, options.shard_size, create)
-    return SafetensorsWriter(folder, tensors, sys.maxsize, create, ADAPTER)
+class ModelFolder:
+    """What a merge is written as: a model folder, or a torch distributed checkpoint.
+
+    `pma.merge.resume.TrainerCheckpoint` is the other way.
+    """
+
+    weight_files = WEIGHTS
+
+    def __init__(self, prepared: Plan) -> None:
+        self._prepared, self._newest, self._options = prepared, prepared.sources[-1], prepared.options
+        self.format = self._options.format
+        self._assets = assets(self._newest, None if self._options.assets is None else Path(self._options.assets))
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of each merge, and bytes more while one is made."""
+        size = sum(info.nbytes for info in self._prepared.stored().values())
+        return size, size if self.format == "dcp" else 0  # which is written as safetensors first
+
+    def writer(self, aside: Path, create: bool) -> SafetensorsWriter:
+        """Lay out the weights: a model in shards, an adapter in the one file that PEFT reads."""
+        tensors = self._prepared.stored()
+        if self._newest.adapter is None:
+            return SafetensorsWriter(aside, tensors, self._options.shard_size, create)
+        return SafetensorsWriter(aside, tensors, sys.maxsize, create, ADAPTER)
+
+    def average_beside(self, writers: Sequence[Any], outputs: Sequence[str], group: Group) -> None:
+        """A model folder holds the model alone."""
+
+    def finish(self, aside: Path, writer: Any) -> dict[str, Any]:
+        """Put beside the weights what goes with them; return what the manifest says of it."""
+        if self.format == "dcp":
+            to_dcp(aside)
+        copy_assets(self._assets, aside, self._prepared.dtype(), self._newest)
+        return {}
+
+    def describe(self, aside: Path, manifest: Mapping[str, Any]) -> None:
+        """Write the model card."""
+        loads = self.format == "safetensors" and (aside / _CONFIG).is_file()
+        sources, policy = self._prepared.sources, self._prepared.policy
+        text = model_card(manifest, sources, self._options, policy, loads)
+        (aside / CARD).write_text(text, encoding="utf-8")
+
+    def published(self, output: Path) -> None:
+        """Nobody has to be told."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def to_dcp(folder: Path) -> None:
@@ -158,10 +217,16 @@ def to_dcp(folder: Path) -> None:
     from safetensors import safe_open
     from torch.distributed import checkpoint
 
+    from pma.merge.formats.dcp_metadata import read_metadata
+
     files = sorted(folder.glob("model*.safetensors"))
     handles = [safe_open(path, framework="pt") for path in files]
     state = {name: handle.get_tensor(name) for handle in handles for name in handle.keys()}
     checkpoint.save(state, checkpoint_id=folder, no_dist=True)
     del state, handles
+    metadata = read_metadata(folder / DCP)
+    metadata.storage_meta = None  # where, and under which random number, torch wrote: other bytes at every call
+    with open(folder / DCP, "wb") as file:
+        pickle.dump(metadata, file)
     for path in (*files, folder / f"{SAFETENSORS}.index.json"):
         path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
     MixtralConfig,
@@ -104,10 +105,23 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
     return adapt(model)
 
 
+def load_architecture(folder: Path) -> PreTrainedModel:
+    """Build the model that a folder's config.json describes, in fp32 on the CPU; its weights are still random.
+
+    Raises:
+        ValueError: when the folder holds no config that transformers knows.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json in it; assets=FOLDER names a folder with config and tokenizer")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return adapt(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
 def _require_whole(report: dict[str, Any], source: str) -> None:
     # transformers only warns about missing tensors, and initialises them at random.
     if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"]))
+        names = sorted(report["missing_keys"])
+        missing = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ValueError(f"{source}: {missing} missing; give the folder of a whole model")
 
 

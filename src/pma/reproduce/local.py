@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from omegaconf import DictConfig, OmegaConf
 
 from pma.device import cpu_threads
+from pma.processes import end_with_parent
 from pma.reproduce.bar import ScoringBar, TrainingBar
 from pma.reproduce.clock import Clock
 from pma.reproduce.experiment import Merged, RunMerges, RunSeed
@@ -24,9 +25,12 @@ _LOOK_SECONDS = 1.0  # between two looks at how far the runs are
 
 
 def spawned(processes: int) -> ProcessPoolExecutor:
-    """Return a pool of processes, each of which does many tasks, because torch takes seconds to import."""
+    """Return a pool of processes, each of which does many tasks, because torch takes seconds to import.
+
+    They end with this process, even where it is killed.
+    """
     # Spawned, because a fork of a process with OpenMP threads can hang.
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent)
 
 
 class LocalProcesses:

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from pma import cli
 from pma.config import SCORING_VERSION, hash_json, register
 from pma.corpus import prepare
-from pma.files import read_manifest, write_json, write_text
+from pma.files import read_json, read_manifest, write_json, write_text
 from pma.layout import run_window, trajectory
 from pma.merge import average, sma
 from pma.reproduce.experiment import Recipe, RunSeed, measured_windows
@@ -52,7 +52,7 @@ class Measured:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return its tables by name: landscape, or curvature_terms and curvature_losses."""
-        texts = json.loads(self.file.read_text(encoding="utf-8"))
+        texts = read_json(self.file)
         # As text all the way, so that a number is written as it was the first time.
         return {name: pd.read_csv(StringIO(text), dtype=str, keep_default_na=False) for name, text in texts.items()}
 
@@ -69,7 +69,8 @@ def measurements(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed,
         windows = tuple(measured_windows(m, job.scale.merge_interval))
         folders = [*_folders(cfg, windows).values()] + ([] if reference is None else [_last_snapshot(reference)])
         decides = [
-            m.kind, identity(cfg), [w.window for w in windows], [read_manifest(f)["content"] for f in folders],
+            m.kind, identity(cfg), [w.window for w in windows],
+            [read_manifest(folder, "content")["content"] for folder in folders],
             prepare(cfg.data, Path(cfg.data_dir)).name, AXIS, GRID_POINTS, HELDOUT_SEQUENCES, SCORING_VERSION,
         ]  # fmt: skip
         file = Path(job.data_dir) / "scores" / "measured" / f"{hash_json(decides)}.json"

@@ -32,7 +32,7 @@ class MergesOnDisk:
         """Score merges in turn; yield the file with the scores of each."""
         for recipe in merges:
             with self._written(recipe) as folder:
-                name = read_manifest(folder)["content"].rpartition(":")[2]
+                name = read_manifest(folder, "content")["content"].rpartition(":")[2]
                 self._scorer.score_folder(name, folder)
             yield self._scorer.path(name)
 

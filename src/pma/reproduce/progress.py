@@ -51,7 +51,7 @@ def stamp(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictCo
 def is_done(job: DictConfig, experiment: DictConfig, configs: dict[RunSeed, DictConfig]) -> bool:
     """Whether the records of an experiment are there and made from its runs as they are now."""
     folder, now = experiment_folder(job, experiment), stamp(job, experiment, configs)
-    return now is not None and (folder / MANIFEST).exists() and read_manifest(folder)["stamp"] == now
+    return now is not None and (folder / MANIFEST).exists() and read_manifest(folder).get("stamp") == now
 
 
 def check_snapshots(job: DictConfig, experiments: list[DictConfig], configs: dict[RunSeed, DictConfig]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from omegaconf import DictConfig
 from pma.config import SCORING_VERSION, hash_json
 from pma.corpus import prepare
 from pma.evaluate import Score, read_scores
-from pma.files import read_manifest, write_json
+from pma.files import read_json, read_manifest, write_json
 from pma.layout import run_window, snapshots
 from pma.merge.weights import method_weights
 from pma.reproduce.experiment import Recipe
@@ -58,7 +57,7 @@ class ScoredMerges:
     def key(self, recipe: Recipe) -> str:
         """Return the hash that stands for a merge, of 16 hex digits."""
         folders, weights = window_weights(self._cfg, recipe)
-        return hash_json([self._scoring, [read_manifest(folder)["content"] for folder in folders], weights])
+        return hash_json([self._scoring, [read_manifest(folder, "content")["content"] for folder in folders], weights])
 
     def holds(self, recipe: Recipe) -> bool:
         """Whether a merge is scored."""
@@ -80,4 +79,4 @@ class ScoredMerges:
         return self._scores / "merges" / f"{self.key(recipe)}.json"
 
     def _scores_file(self, file: Path) -> Path:
-        return self._scores / json.loads(file.read_text(encoding="utf-8"))["scores"]
+        return self._scores / read_json(file, "scores")["scores"]

@@ -6,7 +6,7 @@ goes on from either. No pickle is executed.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import xxhash
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 
-from pma.files import publish_folder, write_json
+from pma.files import publish_folder, read_json, write_json
 from pma.layout import checkpoints
 from pma.merge.formats import DCP
 from pma.merge.formats.dcp_metadata import read_metadata
@@ -70,7 +71,21 @@ def save_checkpoint(folder: Path, state: Callable[[], State], tokens: int) -> No
     with publish_folder(folder) as aside:
         for file, tensors in state().items():
             save_file(tensors, aside / f"{file}.safetensors")
-        write_json(aside / "state.json", {"tokens": tokens})
+        write_state(aside, tokens, file_hashes(aside))
+
+
+def write_state(folder: Path, tokens: int, hashes: dict[str, str]) -> None:
+    """Write state.json of a checkpoint: the position in tokens, and `file_hashes` of all that it holds."""
+    write_json(folder / "state.json", {"tokens": tokens, "files": hashes})
+
+
+def file_hashes(folder: Path, files: str = "*") -> dict[str, str]:
+    """XXH3-128 of the files of a folder whose names match, hex by name."""
+    hashes = {}
+    for path in sorted(folder.glob(files)):
+        with open(path, "rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+    return hashes
 
 
 def drop_old_checkpoints(run_dir: Path, newest: int, fork_points: list[int]) -> None:
@@ -87,11 +102,13 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         The position: tokens consumed.
 
     Raises:
-        ValueError: when the folder is no checkpoint, or one of another model.
+        ValueError: when the folder is no checkpoint, one of another model, or one whose bytes have changed.
     """
     if not (folder / "state.json").is_file():
         raise ValueError(f"{folder}: no checkpoint there (state.json is missing); give a folder under RUN/checkpoints")
-    tokens = json.loads((folder / "state.json").read_text())["tokens"]
+    state = read_json(folder / "state.json", "tokens")
+    _require_unchanged(folder, state.get("files", {}))  # the first checkpoints had no hashes
+    tokens = int(state["tokens"])
     stored = _read(folder, model)
     shapes = {name: tuple(value.shape) for name, value in stored["weights"].items()}
     if shapes != {name: tuple(p.shape) for name, p in model.named_parameters()}:
@@ -103,6 +120,19 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     if torch.cuda.is_available() and "random.cuda" in stored["optimizer"]:
         torch.cuda.set_rng_state(stored["optimizer"]["random.cuda"])
     return tokens
+
+
+def _require_unchanged(folder: Path, hashes: dict[str, str]) -> None:
+    names = sorted(hashes)
+    if dist.is_initialized():  # each process looks at its share
+        names = names[dist.get_rank() :: dist.get_world_size()]
+    for name in names:
+        found = file_hashes(folder, name)
+        if found.get(name) != hashes[name]:
+            what = "changed since it was written" if found else "missing"
+            raise ValueError(
+                f"{folder / name}: {what}; remove the folder {folder}: the run then goes on from the checkpoint before"
+            )
 
 
 def load_optimizer(folders: list[Path], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

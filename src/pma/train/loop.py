@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig
 
 from pma.config import TrainConfig
-from pma.corpus import TokenDataset, batches, mixing_weights, prepare
+from pma.corpus import TokenDataset, batches, mixing_weights, prepare, require_intact
 from pma.layout import checkpoint_dir, snapshot_dir, snapshots
 from pma.model.build import build
 from pma.run import run_folder, target_tokens, trained_tokens
@@ -61,6 +61,8 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
 
     # ---- set up ----
     corpus = world.first_then_all(lambda: prepare(cfg.data, Path(cfg.data_dir)))
+    if world.first:
+        require_intact(corpus, t.part)
     length, sequences = cfg.scale.sequence_length, batch_tokens // cfg.scale.sequence_length
     data = TokenDataset(corpus, cfg.seed, length, sequences, t.part, mixing_weights(cfg.data))
     stop = StopRequest(cfg.minutes)

@@ -34,10 +34,10 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from pma.device import choose_device, cpu_threads
 from pma.files import publish_folder, write_json
-from pma.merge.formats import SAFETENSORS
+from pma.merge.formats import DCP, SAFETENSORS
 from pma.model.loss import LossModule
 from pma.model.moe import routers
-from pma.train.checkpoint import named_state
+from pma.train.checkpoint import file_hashes, named_state, write_state
 from pma.train.world import World, process_count
 
 Result = TypeVar("Result")
@@ -51,6 +51,7 @@ class _Writing:
     written: Future[Any]
     aside: Path
     folder: Path
+    tokens: int
     then: Callable[[], None]
 
 
@@ -203,20 +204,22 @@ class ManyProcesses(World):
         if self.first:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            write_json(aside / "state.json", {"tokens": tokens})
         dist.barrier()
         state = named_state(self._model, optimizer)
         written = dcp.async_save(state, checkpoint_id=aside, process_group=self._writers)
         assert isinstance(written, Future)
-        self._writing = _Writing(written, aside, folder, then)
+        self._writing = _Writing(written, aside, folder, tokens, then)
 
     def finish(self) -> None:
         writing, self._writing = self._writing, None
         if writing is None:
             return
         writing.written.result()
-        dist.barrier()
+        hashes: list[Any] = [None] * self.size
+        dist.all_gather_object(hashes, file_hashes(writing.aside, f"__{self.rank}_*"))  # each of what it wrote
         if self.first:
+            all_hashes = {name: value for own in hashes for name, value in own.items()}
+            write_state(writing.aside, writing.tokens, all_hashes | file_hashes(writing.aside, DCP))
             shutil.rmtree(writing.folder, ignore_errors=True)
             os.replace(writing.aside, writing.folder)
             writing.then()

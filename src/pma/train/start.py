@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
 from pma.config import require_part, validate
-from pma.files import MANIFEST
+from pma.files import MANIFEST, read_rows
 from pma.layout import checkpoints, run_window, trajectory
 from pma.merge import average
 from pma.merge.weights import sma
@@ -43,8 +43,22 @@ def resume(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim.Optim
     if not saved:
         return initialise(cfg, model, optimizer)
     tokens = load_checkpoint(saved[max(saved)], model, optimizer)
+    _require_metrics(cfg, tokens)
     world.print(f"{cfg.run_id}: resumed at {tokens:,} tokens")
     return tokens
+
+
+def _require_metrics(cfg: DictConfig, tokens: int) -> None:
+    """Refuse to go on with metrics that end before the checkpoint: the run's curve would have a hole for good."""
+    path, interval = run_folder(cfg) / "metrics.jsonl", cfg.train.log_interval * cfg.scale.batch_tokens
+    begin = cfg.init.parent.tokens if is_fork(cfg) else cfg.init.tokens or 0
+    logged = [row["tokens"] for row in read_rows(path, "tokens")]
+    due, newest = tokens - tokens % interval, max(logged, default=begin)
+    if newest < due and (logged or cfg.init.checkpoint is None):  # whose position is not known here
+        raise ValueError(
+            f"{path}: ends at {newest:,} tokens, but the checkpoint stands at {tokens:,}; put the whole file back, or "
+            f"remove the folder {path.parent} and train the run again: it gives the same bits"
+        )
 
 
 def initialise(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:

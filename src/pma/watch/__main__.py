@@ -11,6 +11,7 @@ from omegaconf import MISSING, DictConfig
 
 from pma import cli
 from pma.config import TrackingConfig
+from pma.merge.options import Part
 
 
 @dataclass
@@ -23,23 +24,26 @@ class WatchRecipeConfig:
 
 
 @dataclass
-class WatchJob:
+class WatchJob(Part):
     """Everything `python -m pma.watch` reads."""
 
     run_dir: str = MISSING  # folder that the trainer writes checkpoints into
     output: str = MISSING  # folder for merges, scores and records
     recipes: list[WatchRecipeConfig] = field(default_factory=lambda: [WatchRecipeConfig(method="sma", n=10)])
     suite: str | None = None  # proxy | instruct | paper; null: only merge
+    text: str | None = None  # your own text to score on instead: JSON Lines, {"text": "..."} a document
     corpus: str | None = None  # folder with the items of proxy or instruct
     limit: int | None = None  # items a task
     assets: str | None = None  # folder with config and tokenizer, where checkpoints lack them
-    dtype: str = "float32"  # storage type of merges
+    dtype: str = "newest"  # storage type of merges: as in the newest checkpoint, or a type's name
     suspicious: str = "refuse"  # NaN, infinity, a snapshot far from the others: refuse | warn
     keep: int = 1  # newest merges of a recipe that stay on disk
     hold: bool = False  # hard-link the window's weights, for trainers that delete old checkpoints
     poll: float = 10.0  # seconds between looks
     idle: float | None = None  # end after so many seconds without a new checkpoint; null: never
-    tokens_per_step: int = 1  # turns positions in steps into tokens; 1: positions are the axis
+    tokens_per_step: int = 1  # turns positions in steps into tokens; 1: positions stay what the names count
+    anneal: float | None = None  # also estimate the score of a decay of this length, in tokens (or steps, as positions)
+    anneals: str | None = None  # finished decays of yours, JSON Lines or CSV; null: those published with claim C18
     device: str = "cpu"  # the trainer may need the GPU
     threads: int = 1
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

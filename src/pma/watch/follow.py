@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,13 +18,19 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.files import complete_lines, write_json
+from pma.layout import gaps, positions
 from pma.merge import Options, Policy
+from pma.merge.card import add_scores
+from pma.merge.checkpoints import complete
+from pma.merge.options import Part, select
 from pma.records import Record
 from pma.tracking import Tracker
-from pma.watch.find import complete, positions
+from pma.watch.anneals import Estimate
+from pma.watch.check import check_numbers, open_anneals
 from pma.watch.hold import held, hold, release
 from pma.watch.kept import KeptMerge
-from pma.watch.scores import FolderScorer, Scores, add_records, records_of
+from pma.watch.report import Axis, estimate_text, estimates, merge_text, score_text, told_scores
+from pma.watch.scores import FolderScorer, Scores, add_records, gain, records_of
 
 TRIES = 3  # of a checkpoint; a trainer may be deleting it, a disk may be full for a moment
 
@@ -48,16 +55,25 @@ class Watch:
         self.recipes = [KeptMerge(recipe.method, recipe.n, recipe.alpha) for recipe in job.recipes]
         if not self.recipes:
             raise ValueError("recipes: give at least one, as recipes=[{method: sma, n: 10}]")
-        if job.keep < 0 or job.poll <= 0 or job.tokens_per_step < 1:
-            raise ValueError("keep, poll, tokens_per_step: give at least 0, more than 0 seconds, and at least 1")
-        self.options = Options(dtype=job.dtype, threads=job.threads, assets=job.assets)
+        check_numbers(job)
+        self.part = select(Part, job)
+        self.options = Options(**asdict(self.part), dtype=job.dtype, threads=job.threads, assets=job.assets)
         self.options.check()
         self.policy = Policy(suspicious=job.suspicious)
         self.policy.check()
         metrics = self.output / "metrics.jsonl"
         self.rows = [json.loads(line) for line in complete_lines(metrics)] if metrics.is_file() else []
         self.failures: dict[int, int] = {}  # tries that failed, by position
-        self.scorer = None if job.suite is None else FolderScorer(job, self.output / "scores")
+        self.axis = Axis(tokens_per_step=job.tokens_per_step)
+        self._told: set[Any] = set()  # what is said once
+        if job.suite is not None and job.text is not None:
+            raise ValueError(f"suite={job.suite} text={job.text}: give one of them")
+        self.suite = "text" if job.text is not None else job.suite
+        self.anneals = open_anneals(job)
+        self.scorer = None if self.suite is None else FolderScorer(job, self.output / "scores")
+        now = list(self.checkpoints().values())  # refuses names that do not fit
+        if self.scorer is not None and now:
+            self.scorer.require(now[-1])
 
     @property
     def last(self) -> int:
@@ -67,8 +83,15 @@ class Watch:
     # ---- which checkpoints ----
 
     def checkpoints(self) -> dict[int, Path]:
-        """Complete checkpoints by position, ascending, with those held for us; without those that are given up."""
-        live = {at: path for at, path in positions(self.run_dir).items() if complete(path)}
+        """Complete checkpoints by position, ascending, with those held for us; without those that are given up.
+
+        Raises:
+            ValueError: when names do not fit tokens_per_step, or two checkpoints have one position.
+        """
+        there = positions(self.run_dir)
+        if there:
+            self.axis = Axis.of(list(there.values())[-1].name, self.job.tokens_per_step)
+        live = {at: path for at, path in there.items() if complete(path)}
         both = live | held(self.output / "held")
         return {at: both[at] for at in sorted(both) if self.failures.get(at, 0) < TRIES}
 
@@ -82,16 +105,18 @@ class Watch:
     def try_step(self, at: int, checkpoints: dict[int, Path], tracker: Tracker) -> bool:
         """`step`; returns whether it succeeded.
 
-        A checkpoint that its trainer deletes meanwhile, or that holds NaN, does not end the watch: it is given up after
-        `TRIES` tries.
+        A checkpoint that its trainer deletes meanwhile, or that holds NaN, does not end the watch: it is tried again at
+        the next looks, before any later one, and given up after `TRIES` tries until the watch is started anew.
         """
         try:
             self.step(at, checkpoints, tracker)
         except cli.ERRORS as error:
             self.failures[at] = self.failures.get(at, 0) + 1
             left = TRIES - self.failures[at]
-            plan = f"{left} more tries" if left else f"given up after {TRIES} tries; all merges go on without it"
-            print(f"{at}: {cli.message(error)} ({plan})", flush=True)
+            plan = f"{left} more {'try' if left == 1 else 'tries'}"
+            if not left:
+                plan = f"given up after {TRIES} tries; all merges go on without it"
+            self._say(at, f"{cli.message(error)} ({plan})")
             return False
         return True
 
@@ -104,24 +129,27 @@ class Watch:
         """
         began = time.perf_counter()
         if self.job.hold:
-            checkpoints[at] = hold(checkpoints[at], at, self.output / "held")
+            checkpoints[at] = hold(checkpoints[at], at, self.output / "held", self.part)
         merges: dict[KeptMerge, tuple[Path, int]] = {}
         for recipe in self.recipes:
             folder = self._folder(recipe)
             if recipe.passed(at, folder):  # it became complete late, or succeeded only after a restart
-                print(f"{at}: {recipe.name} holds later checkpoints already and goes on without this one", flush=True)
+                self._say(at, f"{recipe.name} holds later checkpoints already and goes on without this one")
             else:
+                self._tell_window(at, recipe, checkpoints)
                 merges[recipe] = recipe.update(at, checkpoints, folder, self.options, self.policy)
         row: dict[str, Any] = {"position": at}
+        found: dict[KeptMerge, dict[str, Estimate]] = {}
         if self.scorer is not None:
             row |= self._score(at, checkpoints[at], merges, self.scorer)
+            found = self._estimate(at, merges, row, list(checkpoints))
         tracker.log(at * self.job.tokens_per_step, **row)
         self.rows.append(row)
         for recipe in self.recipes:
             recipe.prune(self._folder(recipe), self.job.keep)
         windows = [r.window(at, list(checkpoints)) for r in self.recipes if not r.running]
         release(self.output / "held", {at}.union(*windows), before=at)
-        self._report(at, merges, row, time.perf_counter() - began)
+        self._report(at, merges, row, found, time.perf_counter() - began)
 
     def _folder(self, recipe: KeptMerge) -> Path:
         return self.output / "merged" / recipe.name
@@ -129,41 +157,82 @@ class Watch:
     def _score(
         self, at: int, checkpoint: Path, merges: dict[KeptMerge, tuple[Path, int]], scorer: FolderScorer
     ) -> dict[str, float]:
-        """Numbers of a row: raw/TASK/METRIC of the checkpoint, RECIPE/... of each merge, RECIPE/gain/... over it."""
-        raw = scorer.score(checkpoint)
+        """Numbers of a row: raw/TASK/METRIC of the checkpoint, RECIPE/... of each merge, RECIPE/gain/... over it.
+
+        A gain above 0 is better, whatever the metric.
+        """
+        raw = scorer.score(checkpoint, self.part)
         row = {f"raw/{task}/{metric}": score.value for (task, metric), score in raw.items()}
         records = self._records("last", 1, at, raw)
         for recipe, (folder, n) in merges.items():
             scores = scorer.score(folder)
+            add_scores(folder, self.suite, [(s.task, s.metric, s.value, s.stderr) for s in scores.values()])
             records += self._records(recipe.name, n, at, scores)
             for key, score in scores.items():
                 row[f"{recipe.name}/{'/'.join(key)}"] = score.value
-                row[f"{recipe.name}/gain/{'/'.join(key)}"] = score.value - raw[key].value
+                row[f"{recipe.name}/gain/{'/'.join(key)}"] = gain(key[1], score.value, raw[key].value)
         add_records(self.output / "records.csv", records)
         return row
 
+    def _estimate(
+        self, at: int, merges: dict[KeptMerge, tuple[Path, int]], row: dict[str, Any], available: list[int]
+    ) -> dict[KeptMerge, dict[str, Estimate]]:
+        """What annealing would have given, which also goes into the row; nothing of a merge of one checkpoint."""
+        if self.anneals is None:
+            return {}
+        found = {}
+        for recipe in (recipe for recipe, (_, n) in merges.items() if n > 1):
+            window = recipe.window(at, available)
+            found[recipe] = estimates(self.anneals, recipe, window, row, self.job.anneal, self.axis)
+            for score, one in found[recipe].items():
+                row[f"{recipe.name}/annealed/{score}"] = one.value
+                for end, value in zip(("low", "high"), one.interval or (), strict=False):
+                    row[f"{recipe.name}/annealed_{end}/{score}"] = value
+        return found
+
     def _records(self, method: str, n: int, at: int, scores: Scores) -> list[Record]:
-        return records_of(self.run_name, self.job.suite, method, n, at * self.job.tokens_per_step, scores)
+        return records_of(self.run_name, self.suite, method, n, at * self.job.tokens_per_step, scores)
 
     # ---- what the user reads ----
 
-    def _report(self, at: int, merges: dict[KeptMerge, tuple[Path, int]], row: dict[str, Any], seconds: float) -> None:
-        for recipe, (folder, n) in merges.items():
-            line = f"{at}: {recipe.name} of {n} checkpoints, {seconds:.1f} s"
-            averages = [key for key in row if key.startswith(f"{recipe.name}/average")]
-            if averages:
-                print(f"{line}: {'; '.join(self._compared(key, row) for key in averages)}", flush=True)
-            else:
-                print(line + (f"\n  {folder}" if folder.exists() else ""), flush=True)
+    def _say(self, at: int, text: str) -> None:
+        print(f"{self.axis.at(at)}: {text}", flush=True)
 
-    def _compared(self, key: str, row: dict[str, Any]) -> str:
-        """A score of a merge beside that of the checkpoint, and the best of this merge up to now."""
-        better = min if key.rpartition("/")[2] in ("bits_per_byte", "choice") else max
-        metric = key.split("/", 1)[1]
-        return (
-            f"{metric} {row[key]:.4f} expected of annealing from here, {row[key] - row[f'raw/{metric}']:+.4f} over the "
-            f"checkpoint, best so far {better(past[key] for past in self.rows if key in past):.4f}"
-        )
+    def _tell_window(self, at: int, recipe: KeptMerge, checkpoints: dict[int, Path]) -> None:
+        """Say once what a window lacks: checkpoints that were deleted, or that never came."""
+        window = recipe.window(at, list(checkpoints))
+        for a, b in gaps(window):
+            if (a, b) not in self._told:
+                self._told.add((a, b))
+                between = f"{self.axis.at(a)} and {self.axis.at(b)}"
+                self._say(at, f"{recipe.name} spans a gap: no checkpoint between {between}")
+        known = {row["position"] for row in self.rows} | {at}
+        lost = [] if recipe.running else sorted(set(recipe.window(at, sorted(known))) - set(window))
+        if lost and not self.job.hold and "hold" not in self._told:
+            self._told.add("hold")
+            these = ", ".join(map(self.axis.at, lost))
+            self._say(at, f"{recipe.name} goes without {these}, deleted since; hold=true keeps a window by hard links")
+
+    def _report(
+        self,
+        at: int,
+        merges: dict[KeptMerge, tuple[Path, int]],
+        row: dict[str, Any],
+        found: dict[KeptMerge, dict[str, Estimate]],
+        seconds: float,
+    ) -> None:
+        for recipe, (folder, n) in merges.items():
+            line = merge_text(recipe, n, seconds)
+            scores = told_scores(recipe, row)
+            if n == 1:
+                line += ": the checkpoint itself"
+            elif scores:
+                line += f": {'; '.join(score_text(recipe, score, row, self.rows) for score in scores)}"
+            self._say(at, line)
+            for score, one in found.get(recipe, {}).items():
+                print(f"  {estimate_text(score, one, self.axis.length(self.job.anneal))}", flush=True)
+            if not scores and folder.exists():
+                print(f"  {folder}", flush=True)
 
 
 def follow(job: DictConfig) -> None:
@@ -179,7 +248,7 @@ def follow(job: DictConfig) -> None:
     config = {"run_dir": str(watch.run_dir.resolve()), "recipes": [recipe.name for recipe in watch.recipes]}
     write_json(watch.output / "watch.json", config)
     names = " and ".join(recipe.name for recipe in watch.recipes)
-    since = f", from position {last} on" if last >= 0 else ""
+    since = f", after {watch.axis.at(last)}" if last >= 0 else ""
     print(f"looking for checkpoints in {watch.run_dir} every {job.poll:g} s{since}; Ctrl-C ends it", flush=True)
     print(f"merges ({names}) and scores go to {watch.output}", flush=True)
     name = f"watch-{watch.run_name}"

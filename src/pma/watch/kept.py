@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pma.merge import Merge, Options, Policy, merge_all, method_weights
+from pma.merge.options import Part, select
+from pma.merge.weights import SHAPES
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class KeptMerge:
     mean_i = alpha * checkpoint_i + (1 - alpha) * mean_{i-1}. So it needs the checkpoints in their order, each once.
 
     Attributes:
-        method: sma | wma | ema, as of `pma.merge`.
+        method: sma | wma | ema | linear | cosine | 1-sqrt, as of `pma.merge`.
         n: checkpoints in the window; None: the running EMA.
         alpha: of ema, in (0, 1].
 
@@ -74,20 +77,25 @@ class KeptMerge:
             ValueError: for checkpoints that cannot be averaged or that the policy refuses.
         """
         target = folder / f"{position:012d}"
-        sources = [checkpoints[at] for at in self.window(position, list(checkpoints))]
+        window = self.window(position, list(checkpoints))
+        sources = [checkpoints[at] for at in window]
+        parts = [select(Part, options)] * len(window)
         if self.running:
-            sources = [path for at, path in merged(folder).items() if at < position][-1:] + sources
+            before = [path for at, path in merged(folder).items() if at < position][-1:]
+            # The merge before has only the model in it: prefix, state and key speak of the trainer's checkpoint.
+            sources, parts = before + sources, [Part()] * len(before) + parts
             options = replace(options, dtype="float32")
         if not target.exists():  # it is there when a kill came between the merge and its row
-            weights = method_weights(self.method, len(sources), self.alpha)
+            uneven = self.method in SHAPES and len({b - a for a, b in pairwise(window)}) > 1
+            weights = method_weights(self.method, len(sources), self.alpha, window if uneven else None)
             recipe: dict[str, Any] = {"method": self.method, "alpha": self.alpha, "n": self.n, "end": position}
-            merge_all(sources, [Merge(tuple(weights), target, recipe)], options, policy)
+            merge_all(sources, [Merge(tuple(weights), target, recipe)], options, policy, parts)
         return target, len(sources)
 
     def prune(self, folder: Path, keep: int) -> None:
         """Remove all but the newest `keep` merges; a running EMA goes on from its newest, which stays."""
         merges = list(merged(folder).values())
-        for path in merges[: len(merges) - max(keep, int(self.running))]:
+        for path in merges[: max(0, len(merges) - max(keep, int(self.running)))]:
             shutil.rmtree(path)
 
 

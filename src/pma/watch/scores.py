@@ -10,19 +10,31 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pma.device import choose_device
+from pma.merge.options import Part
 from pma.records import Record, write_records
 
 if TYPE_CHECKING:
     from pma.evaluate.scorer import Score
 
 Scores = Mapping[tuple[str, str], "Score"]  # by (task, metric)
+_LOWER = ("bits_per_byte", "choice")  # metrics that count bits
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric counts bits, of which a better model needs fewer."""
+    return metric in _LOWER
+
+
+def gain(metric: str, value: float, over: float) -> float:
+    """What a score gains over another; above 0 it is the better one, whatever the metric."""
+    return over - value if lower_is_better(metric) else value - over
 
 
 class FolderScorer:
     """Scores model folders of one architecture, each content once; the model is loaded at the first of them.
 
     Args:
-        job: a WatchJob: suite, corpus, limit, assets, device, threads.
+        job: a WatchJob: suite or text, corpus, limit, assets, device, threads.
         cache_dir: scores are kept there by the content of the weights.
 
     Raises:
@@ -30,41 +42,66 @@ class FolderScorer:
     """
 
     def __init__(self, job: DictConfig, cache_dir: Path) -> None:
-        from pma.evaluate.suites import load_suite
+        from pma.evaluate.suites import load_suite, load_text
 
-        if job.suite != "paper" and job.corpus is None:
+        if job.text is None and job.suite != "paper" and job.corpus is None:
             raise ValueError(
-                f"suite={job.suite}: give corpus=DIR, the folder with its items, or suite=null to only merge"
+                f"suite={job.suite}: give corpus=DIR, the folder with its items, text=FILE with text of your "
+                f"own, or suite=null to only merge"
             )
         self._job, self._cache_dir = job, cache_dir
-        self._suite = load_suite(job.suite, job.corpus and Path(job.corpus), job.limit)
+        if job.text is None:
+            self._suite = load_suite(job.suite, job.corpus and Path(job.corpus), job.limit)
+        else:
+            self._suite = load_text(Path(job.text), job.limit)
         self._scorer: Any = None
+        if job.assets is not None:
+            self.require(Path(job.assets))
 
-    def score(self, folder: Path) -> Scores:
+    def require(self, folder: Path) -> Path:
+        """Return where config and tokenizer lie, for a checkpoint in `folder` or in a file.
+
+        Raises:
+            ValueError: saying which of them is not there.
+        """
+        beside = folder if folder.is_dir() else folder.parent
+        place = beside if self._job.assets is None else Path(self._job.assets)
+        for name, pattern in (("config.json", "config.json"), ("tokenizer", "tokenizer*")):
+            if not any(place.glob(pattern)):
+                raise ValueError(f"{place}: no {name} there; assets=FOLDER names a folder with config and tokenizer")
+        return place
+
+    def score(self, folder: Path, part: Part | None = None) -> Scores:
         """Scores of a folder by (task, metric).
+
+        Args:
+            part: which of its tensors are the model; null: all, as in a merge.
 
         Raises:
             ValueError: when the folder cannot be read, or its log-likelihoods are not finite.
         """
-        from pma.merge import average
+        from pma.merge import averages
         from pma.model.build import load_weights
         from pma.snapshot import content_of
 
         if self._scorer is None:
             self._load(folder)
-        name = content_of(folder).rpartition(":")[2]
-        scores = self._scorer.score(name, lambda: load_weights(self._model, average([folder], [1.0])))
+        name = content_of(folder, part).rpartition(":")[2]
+        scores = self._scorer.score(
+            name, lambda: load_weights(self._model, averages([folder], [[1.0]], part=part)[0].tensors)
+        )
         return {(score.task, score.metric): score for score in scores}
 
     def _load(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
         from pma.evaluate.scorer import Scorer
-        from pma.model.build import load_pretrained
+        from pma.model.build import load_architecture
 
         job = self._job
-        self._model = load_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(job.assets or folder, local_files_only=True)
+        place = self.require(folder)
+        self._model = load_architecture(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
         self._scorer = Scorer(
             self._suite, self._model, tokenizer, self._cache_dir, choose_device(job.device), job.threads
         )

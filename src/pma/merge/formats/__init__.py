@@ -18,8 +18,21 @@ torch is imported only to read its own two formats.
 """
 
 from pma.merge.formats.adapter import ADAPTER, stack
-from pma.merge.formats.base import DCP, SAFETENSORS, SIZES, SPAN, TORCH, Source, TensorInfo, iterate_spans
+from pma.merge.formats.base import (
+    DCP,
+    SAFETENSORS,
+    SIZES,
+    SPAN,
+    TORCH,
+    Piece,
+    Source,
+    TensorInfo,
+    View,
+    dcp_home,
+    iterate_spans,
+)
 from pma.merge.formats.open import fetch, open_source
+from pma.merge.formats.part import is_copy
 
 __all__ = [
     "ADAPTER",
@@ -28,9 +41,13 @@ __all__ = [
     "SIZES",
     "SPAN",
     "TORCH",
+    "Piece",
     "Source",
     "TensorInfo",
+    "View",
+    "dcp_home",
     "fetch",
+    "is_copy",
     "iterate_spans",
     "open_source",
     "stack",

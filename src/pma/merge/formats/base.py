@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,24 @@ class TensorInfo:
         return self.dtype in FLOATS
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A box of a tensor that lies row by row in a file.
+
+    Attributes:
+        offsets: where the box begins in the tensor.
+        sizes: its sides.
+        at: its first byte in the file.
+        archive: first byte, and the one after the last, of the zip of torch.save that it lies in; null: in none.
+    """
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    path: Path
+    at: int
+    archive: tuple[int, int] | None = None
+
+
 class Source:
     """A checkpoint open for reading, from any number of threads.
 
@@ -77,6 +95,14 @@ class Source:
         """Fill `out` (uint8) with the bytes of a tensor from element `start` on, in row-major order."""
         raise NotImplementedError
 
+    def pieces(self, name: str) -> list[Piece]:
+        """Where a tensor lies, as it is stored.
+
+        Raises:
+            ValueError: when it is not stored row by row.
+        """
+        raise NotImplementedError
+
     def files(self) -> list[Path]:
         """The files that hold the weights; all others of the folder go with the model as they are."""
         raise NotImplementedError
@@ -94,6 +120,9 @@ class View(Source):
 
     def read(self, name: str, start: int, out: np.ndarray) -> None:
         self.inner.read(name, start, out)
+
+    def pieces(self, name: str) -> list[Piece]:
+        return self.inner.pieces(name)
 
     def files(self) -> list[Path]:
         return self.inner.files()
@@ -113,6 +142,20 @@ def iterate_spans(info: TensorInfo) -> Iterator[tuple[int, int]]:
         yield start, min(SPAN, info.count - start)
 
 
+def inside(folder: Path, name: str, where: Path) -> Path:
+    """The file of a folder that an index names.
+
+    Raises:
+        ValueError: when the name leads out of the folder.
+    """
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(
+            f"{where}: names {name}, which lies outside of {folder}; fetch it again from a source you trust"
+        )
+    return folder / relative
+
+
 def shards_of(folder: Path, single: str) -> dict[Path, set[str]]:
     """Weight files of a folder in Hugging Face layout, with the tensors that the index says they hold.
 
@@ -125,12 +168,15 @@ def shards_of(folder: Path, single: str) -> dict[Path, set[str]]:
     if (folder / single).is_file():
         return {folder / single: set()}
     index = folder / f"{single}.index.json"
-    shards: dict[Path, set[str]] = {}
     try:
-        for tensor, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
-            shards.setdefault(folder / Path(file).name, set()).add(tensor)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{index}: not readable as an index of shards; fetch it again") from None
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+    except (ValueError, KeyError, TypeError):
+        weight_map = None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{index}: not readable as an index of shards; fetch it again")
+    shards: dict[Path, set[str]] = {}
+    for tensor, file in weight_map.items():
+        shards.setdefault(inside(folder, file, index), set()).add(tensor)
     for path in shards:
         if not path.is_file():
             raise ValueError(f"{path}: missing, but {index.name} names it; fetch it")

@@ -10,7 +10,7 @@ import math
 import mmap
 import re
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from pma.merge.formats.base import DCP, SIZES, Source, TensorInfo, dcp_home
+from pma.merge.formats.base import DCP, SIZES, Piece, Source, TensorInfo, dcp_home, inside
 from pma.merge.formats.dcp_metadata import read_metadata
 from pma.merge.formats.torch import torch_dtypes
 
@@ -27,7 +27,7 @@ from pma.merge.formats.torch import torch_dtypes
 _NOT_THE_MODEL = re.compile(r"(.*\.)?(optimizers?|optim|opt_state|lr_scheduler|dataloader|train_state|rng_state)(\.|$)")
 
 
-class _Window:
+class Window:
     """A stretch of a memory-mapped file as a file of its own, for zipfile and torch."""
 
     def __init__(self, data: memoryview) -> None:
@@ -53,32 +53,34 @@ class _Window:
         return True
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """One piece of a tensor: where it lies in the tensor, and its bytes in a file."""
-
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
-    path: Path
-    at: int  # first byte in the file
+def is_model(tensor: str) -> bool:
+    """Whether a tensor of a distributed checkpoint belongs to the model, by its name."""
+    return not _NOT_THE_MODEL.match(tensor)
 
 
 class DcpSource(Source):
-    """A torch distributed checkpoint. No tensor is ever whole in memory."""
+    """A torch distributed checkpoint. No tensor is ever whole in memory.
+
+    Args:
+        home: where it lies, in the folder or below it; null: the first such place.
+        keep: which tensors are read, by name.
+    """
 
     format = "dcp"
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(
+        self, name: str, folder: Path, home: Path | None = None, keep: Callable[[str], bool] = is_model
+    ) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
-        self._home = dcp_home(folder) or folder
+        self._home = home or dcp_home(folder) or folder
         contents = read_metadata(self._home / DCP)
         items: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
         for index, info in contents.storage_data.items():
             items.setdefault(index.fqn, []).append((tuple(index.offset or ()), info))
         infos: dict[str, TensorInfo] = {}
-        self._shards: dict[str, list[_Shard]] = {}
+        self._shards: dict[str, list[Piece]] = {}
         for tensor, kept in contents.state_dict_metadata.items():
-            if not isinstance(kept, TensorStorageMetadata) or _NOT_THE_MODEL.match(tensor):
+            if not isinstance(kept, TensorStorageMetadata) or not keep(tensor):
                 continue
             dtype = torch_dtypes().get(kept.properties.dtype, str(kept.properties.dtype))
             infos[tensor] = TensorInfo(dtype, tuple(kept.size))
@@ -99,13 +101,13 @@ class DcpSource(Source):
                 self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return memoryview(self._maps[path])
 
-    def _shard(self, tensor: str, offsets: tuple[int, ...], sizes: tuple[int, ...], info: Any, dtype: str) -> _Shard:
-        path = self._home / info.relative_path
+    def _shard(self, tensor: str, offsets: tuple[int, ...], sizes: tuple[int, ...], info: Any, dtype: str) -> Piece:
+        path = inside(self._home, str(info.relative_path), self._home / DCP)
         if getattr(info, "transform_descriptors", None):
             raise ValueError(f"{path}: compressed ({info.transform_descriptors}); save it without transforms")
         if not path.is_file() or path.stat().st_size < info.offset + info.length:
             raise ValueError(f"{path}: missing or truncated: {tensor} lies beyond its end; fetch it or save it again")
-        window = _Window(self._map(path)[info.offset : info.offset + info.length])
+        window = Window(self._map(path)[info.offset : info.offset + info.length])
         try:
             with zipfile.ZipFile(window) as archive:  # torch.save's zip: one storage, stored as it is
                 data = [entry for entry in archive.infolist() if entry.filename.endswith("/data/0")]
@@ -119,7 +121,8 @@ class DcpSource(Source):
             raise ValueError(f"{path}: {tensor} is not stored row by row; save it from contiguous tensors")
         header = self._map(path)[info.offset + data[0].header_offset :][:30]
         names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        return _Shard(offsets, sizes, path, info.offset + data[0].header_offset + 30 + names)
+        at, end = info.offset + data[0].header_offset + 30 + names, info.offset + info.length
+        return Piece(offsets, sizes, path, at, (info.offset, end))
 
     def read(self, name: str, start: int, out: np.ndarray) -> None:
         info = self.tensors[name]
@@ -131,7 +134,7 @@ class DcpSource(Source):
             self._copy(shard, rows, first, last, size)
         out[...] = rows.reshape(-1).view(np.uint8)[start * size - first * row :][: out.nbytes]
 
-    def _copy(self, shard: _Shard, rows: np.ndarray, first: int, last: int, size: int) -> None:
+    def _copy(self, shard: Piece, rows: np.ndarray, first: int, last: int, size: int) -> None:
         offsets, sizes = shard.offsets or (0,), shard.sizes or (1,)
         low, high = max(first, offsets[0]), min(last, offsets[0] + sizes[0])
         if low >= high or not math.prod(sizes):
@@ -144,6 +147,9 @@ class DcpSource(Source):
             *(slice(o, o + s) for o, s in zip(offsets[1:], sizes[1:], strict=True)),
         )
         rows[target] = part.reshape(high - low, *sizes[1:])
+
+    def pieces(self, name: str) -> list[Piece]:
+        return self._shards[name]
 
     def files(self) -> list[Path]:
         return [self._home / DCP, *sorted(self._home.glob("*.distcp"))]

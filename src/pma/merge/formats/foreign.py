@@ -41,7 +41,7 @@ def describe_folder(folder: Path) -> str:
         return f"found {_few(files)}; give the file itself, {folder / files[0]}"
     numbered = [entry for entry in entries if entry.endswith("/") and re.search(r"\d", entry)]
     if numbered:
-        return f"found {_few(numbered)}; give those that are to be merged"
+        return f"found {_few(numbered)}; run_dir={folder} last=N merges the newest of them"
     return f"found {_few(entries)}"
 
 

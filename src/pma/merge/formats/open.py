@@ -29,20 +29,26 @@ def fetch(name: str) -> Path:
     if match is None:
         raise ValueError(f"{name}: no such folder; give a model folder or file, or a hub model as repo@revision")
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repo, revision = match["repo"], match["revision"]
     try:
         listed = HfApi().list_repo_files(repo, revision=revision)
         safe = any(file.endswith(".safetensors") for file in listed)  # many repositories hold both
         weights = ["*.safetensors", "*.safetensors.index.json"] if safe else ["*.bin", "*.bin.index.json"]
-        patterns = [*weights, "*.json", "*.model", "*.txt", "*.jinja"]
+        patterns = [*weights, "*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*", "NOTICE*"]
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except hub_errors() as error:
         first = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{name}: the hub did not give it ({first}); check the names, the network and HF_TOKEN"
         ) from None
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises when it does not get through, the errors of its HTTP library among it."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, ValueError, *HfHubHTTPError.__bases__)
 
 
 def open_source(

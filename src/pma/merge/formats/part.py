@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from pma.merge.formats.base import Source, TensorInfo, View
+from pma.merge.formats.base import Piece, Source, TensorInfo, View
 
 _COPY = re.compile(r"(^|_)(ema|swa|shadow)(_|$)", re.IGNORECASE)  # in one part of a name between dots
 _FEWEST = 3  # tensors of a copy that is recognised by its structure alone
@@ -28,6 +28,9 @@ class _Renamed(View):
 
     def read(self, name: str, start: int, out: np.ndarray) -> None:
         self.inner.read(self._names[name], start, out)
+
+    def pieces(self, name: str) -> list[Piece]:
+        return self.inner.pieces(self._names[name])
 
 
 def is_copy(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pma.merge.formats.base import SAFETENSORS, SIZES, Source, TensorInfo, shards_of
+from pma.merge.formats.base import SAFETENSORS, SIZES, Piece, Source, TensorInfo, shards_of
 
 _LONGEST_HEADER = 100_000_000  # bytes, the library's own limit
 _MEND = "fetch or train it again"
@@ -43,6 +43,10 @@ class SafetensorsSource(Source):
     def read(self, name: str, start: int, out: np.ndarray) -> None:
         path, offset = self._where[name]
         _pread(self._descriptors[path], out, offset + start * SIZES[self.tensors[name].dtype], path)
+
+    def pieces(self, name: str) -> list[Piece]:
+        shape = self.tensors[name].shape
+        return [Piece((0,) * len(shape), shape, *self._where[name])]
 
     def files(self) -> list[Path]:
         return list(self._files)

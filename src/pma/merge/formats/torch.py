@@ -8,15 +8,16 @@ optimizers, schedulers and generators of random numbers are left out; if several
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pma.merge.formats.base import Source, TensorInfo
+from pma.merge.formats.base import Piece, Source, TensorInfo
 from pma.merge.formats.part import is_copy
 
 _NO_MODEL = re.compile(r"optim|sched|rng|random|scaler", re.IGNORECASE)
@@ -48,22 +49,39 @@ class TorchSource(Source):
     def __init__(
         self, name: str, folder: Path, files: list[Path], key: str | None = None, state: str | None = None
     ) -> None:
-        self._files = files
+        self._files, self._key, self._state = files, key, state
         self._loaded: dict[str, torch.Tensor] = {}
         for path in self._files:
-            tensors, chosen = state_dict(path, key, state)
-            self.chosen |= chosen
-            for tensor, value in tensors.items():
+            for tensor, value in self._tensors(path).items():
                 self._loaded[tensor] = value.detach().contiguous()
         infos = {
             k: TensorInfo(torch_dtypes().get(v.dtype, str(v.dtype)), tuple(v.shape)) for k, v in self._loaded.items()
         }
         super().__init__(name, folder, infos)
 
+    def _tensors(self, path: Path) -> dict[str, torch.Tensor]:
+        """The tensors of a file that are merged, as they lie in it."""
+        tensors, chosen = state_dict(path, self._key, self._state)
+        self.chosen |= chosen
+        return tensors
+
+    @cached_property
+    def _where(self) -> dict[str, tuple[Path, torch.Tensor]]:
+        """File of each tensor, and what says where in it: a tensor without numbers."""
+        with FakeTensorMode():
+            return {name: (path, value) for path in self._files for name, value in self._tensors(path).items()}
+
     def read(self, name: str, start: int, out: np.ndarray) -> None:
         tensor = self._loaded[name].reshape(-1)
         part = tensor[start : start + out.nbytes // tensor.element_size()]
         out[...] = part.view(torch.uint8).numpy()
+
+    def pieces(self, name: str) -> list[Piece]:
+        path, value = self._where[name]
+        if not value.is_contiguous():
+            raise ValueError(f"{path}: {name} is not stored row by row; save it from contiguous tensors")
+        at = value.untyped_storage()._checkpoint_offset + value.storage_offset() * value.element_size()
+        return [Piece((0,) * value.dim(), tuple(value.shape), path, at, (0, path.stat().st_size))]
 
     def files(self) -> list[Path]:
         return list(self._files)
@@ -72,20 +90,55 @@ class TorchSource(Source):
         self._loaded = {}
 
 
-def state_dict(path: Path, key: str | None = None, state: str | None = None) -> tuple[dict[str, torch.Tensor], bool]:
-    """Tensors of the model in a file of torch.save, and whether `state` decided which they are.
+class TorchState(TorchSource):
+    """All tensors of one file, each under the path that leads to it: `state.0.exp_avg`.
+
+    Args:
+        prefix: what stands before every path.
+        keep: which tensors are read, by path without the prefix.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, path: Path, prefix: str = "", keep: Callable[[str], bool] = lambda path: True
+    ) -> None:
+        self._prefix, self._keep = prefix, keep
+        super().__init__(name, folder, [path])
+
+    def _tensors(self, path: Path) -> dict[str, torch.Tensor]:
+        return {f"{self._prefix}{k}": value for k, value in _flat(_load(path), "") if self._keep(k)}
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield path.removeprefix("."), value
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        yield from _flat(entry, f"{path}.{key}")
+
+
+def _load(path: Path) -> Any:
+    """What a file of torch.save holds, memory-mapped.
 
     Raises:
-        ValueError: when the file is damaged, needs code of its own to be read, or does not say which part is the model.
+        ValueError: when the file is damaged, or needs code of its own to be read.
     """
     try:
-        contents = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:  # pickle's, zipfile's and torch's own
         first = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{path}: not a whole state dict in torch's zip format ({_blamed(error) or first}); load it where you "
             f"trust it, and save its state dict again with torch.save"
         ) from None
+
+
+def state_dict(path: Path, key: str | None = None, state: str | None = None) -> tuple[dict[str, torch.Tensor], bool]:
+    """Tensors of the model in a file of torch.save, and whether `state` decided which they are.
+
+    Raises:
+        ValueError: when the file is damaged, needs code of its own to be read, or does not say which part is the model.
+    """
+    contents = _load(path)
     chosen = False
     if key is not None:
         contents = _entry(path, contents, key)
