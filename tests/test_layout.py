@@ -38,9 +38,7 @@ def test_a_refused_window_names_the_nearest_that_can_be_filled():
 
 
 def test_a_window_of_a_billion_is_refused_at_once_in_one_short_line():
-    with pytest.raises(
-        ValueError, match=r"no snapshot at .*, \.\.\.; .* at most n=10"
-    ) as error:
+    with pytest.raises(ValueError, match=r"no snapshot at .*, \.\.\.; .* at most n=10") as error:
         window(range(0, 100, 10), 10**9, 10, 90)
     assert len(str(error.value)) < 300
 
