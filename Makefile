@@ -58,7 +58,7 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
-test-interop: setup ## checkpoints that Megatron-Core, OLMo-core, torchtitan, Trainer, Lightning and PEFT write, merged and trained on (10 minutes)
+test-interop: setup ## checkpoints that the writers' own packages make, merged and trained on (about 10 minutes)
 	OMP_NUM_THREADS=1 $(PY) tests/interop/check.py
 
 reproduce: setup ## train, merge and score everything for one seed, draw it, lay it beside the published seeds (about 40 minutes)

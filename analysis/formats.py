@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pma.words import quantity as quantity  # the same in figures as in the terminal
 
@@ -59,6 +59,12 @@ def listed(numbers: Sequence[int]) -> str:
         else:
             ranges.append([number])
     return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in ranges)
+
+
+def seeds_words(seeds: Iterable[int]) -> str:
+    """Seeds by name: seed 0; seeds 2 to 9."""
+    there = list(seeds)
+    return f"{'seed' if len(there) == 1 else 'seeds'} {listed(there)}"
 
 
 def column_words(column: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from formats import listed, quantity
+from formats import quantity, seeds_words
 from records import ROOT, Study
 from sizes import label
 from style import AXES
@@ -78,12 +78,6 @@ def items_text(study: Study, table: pd.DataFrame) -> str:
     if len(documents):
         parts.append(f"{documents['items'].sum()} held-out documents of {len(documents)} domains")
     return f"Scale {study.scale}: {', '.join(parts)}."
-
-
-def seeds_words(seeds: Iterable[int]) -> str:
-    """Seeds by name: seed 0; seeds 2 to 9."""
-    there = list(seeds)
-    return f"{'seed' if len(there) == 1 else 'seeds'} {listed(there)}"
 
 
 def runs_text(seeds: Iterable[int], marks: str = "error bars", dots: bool = True, alone: str = "") -> str:

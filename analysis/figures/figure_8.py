@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import style
-from drawing.captions import BITS, model_text, pma_text, seeds_words
+from drawing.captions import BITS, model_text, pma_text
 from drawing.description import INK, Contour, Figure, Line, Panel, figure
 from drawing.parts import ZERO
 from drawing.scores import counted_seeds, pick
+from formats import seeds_words
 from matplotlib.ticker import MaxNLocator
 from records import Study
 from verdicts.evidence.weight_space import distances

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import pandas as pd
-from formats import listed
+from formats import seeds_words
 from records import Study, experiment_order, seed_of
 
 from pma.words import experiment_title, wrapped
@@ -19,11 +19,11 @@ def bits_lines(own: Study, published: Study) -> list[str]:
     seeds = own.recorded_seeds()
     both = sorted(set(seeds) & set(published.recorded_seeds()))
     if not both:
-        return [f"Seed {listed(seeds)} is not published, so there are no bits to compare."]
+        return [f"Nothing is published of {seeds_words(seeds)}, so there are no bits to compare."]
     names: dict[str, list[str]] = {}
     for name in sorted(set(own.experiments()) & set(published.experiments()), key=experiment_order):
         names.setdefault(compared(own, published, name, both), []).append(experiment_title(name))
-    of = f"the published records of seed {listed(both)}"
+    of = f"the published records of {seeds_words(both)}"
     words = {
         SAME: f"Same bits as {of}:",
         OTHER_BITS: f"Other bits than {of} (another processor: see dev/LOG.md):",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from formats import listed
+from formats import seeds_words
 from records import Study, seed_of
 
 from verdicts.evidence.scores import SUITE
@@ -80,7 +80,7 @@ def _gaps(folders: Mapping[str, Sequence[str]], scale: str) -> list[str]:
             which = experiment if len(lacking) == len(by_run) else f"{experiment}, run {run},"
             target = f"make reproduce-{experiment.replace('_', '-')} SCALE={scale}"
             lines.append(
-                f"{which} lacks seed {listed(seeds)}, which other records have: its claims are judged without; "
+                f"{which} lacks {seeds_words(seeds)}, which other records have: its claims are judged without; "
                 f"{target} SEEDS={','.join(map(str, sorted(every)))} adds it"
             )
     return lines

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from formats import listed
+from formats import listed, seeds_words
 from records import Missing, Study
 
 from verdicts.bits import bits_lines
@@ -132,7 +132,7 @@ def _beside(
         return Beside(claim, part, why=str(missing))
     mine = numbers.of_seeds(seeds).values
     if mine.empty:
-        return Beside(claim, part, why=f"no number of seed {listed(seeds)}")
+        return Beside(claim, part, why=f"no number of {seeds_words(seeds)}")
     means = known.groupby("column", sort=False)["value"].mean() if others else mine.mean()
     column = str(means.idxmin())  # the one that decides
     if column not in mine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from formats import listed, minutes
+from formats import listed, minutes, seeds_words
 from records import Study
 
 from verdicts.decide import Decision, Decisions
@@ -36,7 +36,7 @@ def _too_few(decisions: Decisions, study: Study, common: Common) -> str:
     """Why there are no verdicts: one sentence for all claims."""
     first = common.confirmatory[: common.least_seeds]
     seeds = ",".join(map(str, sorted({*study.recorded_seeds(), *first})))  # records hold the seeds of one call
-    has = f"seed {listed(decisions.seeds)}" if decisions.seeds else "none of these"
+    has = seeds_words(decisions.seeds) if decisions.seeds else "none of these"
     text = (
         f"Verdicts need at least {common.least_seeds} of the seeds {listed(common.confirmatory)}, and these records "
         f"have {has}. To add some: make reproduce SCALE={study.scale} SEEDS={seeds} "

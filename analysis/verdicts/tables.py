@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from formats import column_words, listed, with_interval
+from formats import column_words, listed, seeds_words, with_interval
 
 from verdicts.decide import VERDICTS, Decision, Decisions
 from verdicts.judge import Judged
@@ -141,7 +141,7 @@ def interim_text(decisions: Decisions) -> str:
     there, wanted = decisions.seeds, decisions.confirmatory
     if len(there) >= len(wanted):
         return ""
-    have = f"{'seed' if len(there) == 1 else 'seeds'} {listed(there)}" if there else "none"
+    have = seeds_words(there) if there else "none"
     return (
         f"Interim: of the seeds that decide ({listed(wanted)}) these records have {have}. The numbers are theirs, "
         "and the verdicts stand when all seeds are there."

@@ -71,7 +71,7 @@ def test_seeds_with_gaps_have_the_mean_of_their_numbers(own, published, monkeypa
     out = " ".join(capsys.readouterr().out.split())
     assert "these records have seeds 3, 7." in out and "SEEDS=0,2,3,4,7" in out
     assert "in the mean over your seeds 0, 3, 7" in out
-    assert "Same bits as the published records of seed 0, 3, 7:" in out
+    assert "Same bits as the published records of seeds 0, 3, 7:" in out
 
 
 def test_without_published_records_your_numbers_stand_alone(own, monkeypatch, capsys, tmp_path):

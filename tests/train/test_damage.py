@@ -15,13 +15,13 @@ MODEL = "model=smoke/dense_411m"
 @pytest.fixture(scope="module")
 def stopped(shared_lab):
     """A run that stands at half its length, with checkpoints at 5120 and 7680 tokens."""
-    return shared_lab.train(MODEL, "run_id=stopped", "stop=7680")
+    return shared_lab.train(MODEL, "run_id=to_damage", "stop=7680")
 
 
 @pytest.fixture
 def copied(lab, stopped) -> Path:
     """A copy of it, to be damaged."""
-    return Path(shutil.copytree(stopped, lab.folder("stopped")))
+    return Path(shutil.copytree(stopped, lab.folder("to_damage")))
 
 
 def flip(path: Path) -> None:
@@ -35,7 +35,7 @@ def cut(path: Path) -> None:
 
 
 def go_on(lab, *more: str) -> Path:
-    return lab.train(MODEL, "run_id=stopped", *more)
+    return lab.train(MODEL, "run_id=to_damage", *more)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
@@ -90,6 +90,6 @@ def test_a_damaged_corpus_is_not_trained_on(lab, data_dir, stopped, tmp_path, da
     damage(corpus / "train.bin")
     with pytest.raises(ValueError, match=rf"train.bin: .*{message}.*remove .*, which builds the same bytes"):
         go_on(lab, f"data_dir={tmp_path / 'data'}")
-    assert not (lab.folder("stopped") / "manifest.json").exists()
+    assert not (lab.folder("to_damage") / "manifest.json").exists()
     shutil.rmtree(corpus)
     assert go_on(lab, f"data_dir={tmp_path / 'data'}", "stop=2560").is_dir()

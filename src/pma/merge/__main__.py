@@ -13,19 +13,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING, DictConfig
 
 from pma import cli
 from pma.config import ROOT, TrackingConfig
-from pma.merge.checkpoints import warn
-from pma.merge.hub import check_target, push
 from pma.merge.options import Merge, Options, Policy, select
 from pma.merge.ranks import is_first
-from pma.merge.recipes import Chosen, choose
 from pma.merge.weights import equivalent_decay
-from pma.merge.write import WEIGHTS
 from pma.words import count, disk_size, print_next
+
+if TYPE_CHECKING:
+    from pma.merge.recipes import Chosen
 
 
 @dataclass
@@ -100,6 +100,7 @@ def _report(job: DictConfig, chosen: Chosen, seconds: float) -> None:
     """Say what was made, and which command comes next where one can succeed."""
     from pma.files import read_manifest
     from pma.merge.resume import advice
+    from pma.merge.write import WEIGHTS
 
     output = chosen.merges[0].output
     manifest = read_manifest(output)
@@ -131,6 +132,11 @@ def main(job: DictConfig) -> None:
     Raises:
         ValueError: for options that do not go together, or sources that cannot be merged.
     """
+    from pma.merge.checkpoints import warn  # what follows imports NumPy
+    from pma.merge.disk import merge_all, preview
+    from pma.merge.hub import check_target, push
+    from pma.merge.recipes import choose
+
     began = time.perf_counter()
     options, policy = select(Options, job), select(Policy, job)
     options.check()
@@ -143,8 +149,6 @@ def main(job: DictConfig) -> None:
     if is_first():
         warn(chosen.warnings)
         _show(folders, merges)
-    from pma.merge.disk import merge_all, preview
-
     if job.dry_run:
         print("\n".join(preview(folders, merges, options, policy)))
         return
