@@ -13,6 +13,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
 from omegaconf import OmegaConf
 
 import pma
@@ -97,8 +98,8 @@ def hub(monkeypatch) -> Iterator[Hub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     monkeypatch.setenv("NO_PROXY", "*")
     yield state
@@ -162,7 +163,7 @@ def test_a_token_must_be_there_and_may_write(folders, tmp_path, hub, monkeypatch
         pma.merge(folders, tmp_path / "out", push_to_hub="lab/merged")
     monkeypatch.undo()
     monkeypatch.setenv("HF_TOKEN", "hf_good")
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(ValueError, match="the hub does not answer"):
         pma.merge(folders, tmp_path / "out", push_to_hub="lab/merged")
     assert nothing_left(tmp_path)
