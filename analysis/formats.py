@@ -1,4 +1,4 @@
-"""How numbers are written in captions, tables and on the page."""
+"""How numbers, seeds and columns of evidence are written in captions, tables and on the page."""
 
 from __future__ import annotations
 

@@ -138,3 +138,11 @@ def _scores(name: str, scale: str) -> tuple[pd.DataFrame, pd.DataFrame]:
             rest = {"scale": scale, "experiment": name, "stderr": 0.02, "config_hash": "0"}
             records += [{**key, **rest, "task": t, "metric": m, "value": value} for (t, m), value in means.items()]
     return pd.DataFrame(records, columns=COLUMNS), pd.DataFrame(items)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """An empty study to be written row by row."""
+    from small_study import Small
+
+    return Small(tmp_path / "cpu")

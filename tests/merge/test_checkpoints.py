@@ -18,7 +18,7 @@ from pma.files import MANIFEST
 from pma.layout import snapshot_dir
 from pma.merge import decay
 from pma.merge.__main__ import MergeJob, main
-from pma.merge.checkpoints import Run, Span, complete, descending
+from pma.merge.checkpoints import RunCheckpoints, Span, complete, descending
 from pma.merge.recipes import choose
 
 OLD = time.time() - 60  # longer ago than a checkpoint has to be quiet
@@ -84,7 +84,7 @@ def test_one_that_no_trainer_marks_is_taken_when_it_is_quiet_and_whole(tmp_path)
     ],
 )
 def test_a_window_holds_complete_checkpoints_alone(trainer, span, taken):
-    run = Run(trainer)
+    run = RunCheckpoints(trainer)
     assert run.window(Span(**span)) == taken
 
 
@@ -102,28 +102,28 @@ def test_a_window_holds_complete_checkpoints_alone(trainer, span, taken):
 )
 def test_a_window_that_cannot_be_filled_is_refused(trainer, span, message):
     with pytest.raises(ValueError, match=message):
-        Run(trainer).window(Span(**span))
+        RunCheckpoints(trainer).window(Span(**span))
 
 
 def test_positions_are_in_tokens_where_a_step_has_some(trainer, tmp_path):
-    assert Run(trainer, tokens_per_step=64).window(Span(2, interval=12800, end=25600)) == [12800, 25600]
+    assert RunCheckpoints(trainer, tokens_per_step=64).window(Span(2, interval=12800, end=25600)) == [12800, 25600]
     snapshot_dir(tmp_path / "ours", 512).mkdir(parents=True)
     with pytest.raises(ValueError, match="count tokens already"):
-        Run(tmp_path / "ours", tokens_per_step=64)
+        RunCheckpoints(tmp_path / "ours", tokens_per_step=64)
 
 
 def test_a_run_without_checkpoints_says_what_lies_there(tmp_path, trainer):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "adapter_model.safetensors").touch()
     with pytest.raises(ValueError, match="no checkpoints there.*it holds adapter_model.safetensors"):
-        Run(tmp_path / "other")
+        RunCheckpoints(tmp_path / "other")
     with pytest.raises(ValueError, match="no such folder"):
-        Run(tmp_path / "nowhere")
+        RunCheckpoints(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="this is one checkpoint; give the folder above"):
-        Run(trainer / "checkpoint-100")
+        RunCheckpoints(trainer / "checkpoint-100")
     with pytest.raises(ValueError, match="no checkpoint is written completely yet .step_7"):
         (tmp_path / "new" / "step_7").mkdir(parents=True)
-        Run(tmp_path / "new")
+        RunCheckpoints(tmp_path / "new")
 
 
 def test_a_merge_by_call_takes_the_last_and_tells_what_it_left_out(trainer, tmp_path, capsys):

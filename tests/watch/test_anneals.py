@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 
+from pma.config import CONF_DIR, register
 from pma.records import COLUMNS
-from pma.watch.anneals import PUBLISHED, Errors, Merged, Own, Published, estimate
+from pma.watch.anneals import _LONGEST, PUBLISHED, Errors, Merged, Own, Published, estimate
 
 SMA = Merged("sma_10", "sma", span=1000.0)
 SCORE = "text/bits_per_byte"
@@ -131,3 +133,11 @@ def test_a_file_that_says_something_else_is_refused_by_line(tmp_path, text, mess
     with pytest.raises(ValueError, match=message) as refused:
         Own(tmp_path / "own.jsonl")
     assert "\n" not in str(refused.value)
+
+
+def test_the_length_of_the_annealing_without_one_in_its_name_is_that_of_its_config():
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        for run, length in _LONGEST.items():
+            cfg = compose("config", [f"run={run}", "scale=cpu"])
+            assert cfg.schedule.decay_tokens == length * cfg.scale.merge_interval

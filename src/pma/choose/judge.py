@@ -17,11 +17,11 @@ from pma.choose.measure import Measure
 from pma.device import choose_device, cpu_threads
 from pma.evaluate import Scorer
 from pma.merge import Policy
-from pma.merge.checkpoints import Run
+from pma.merge.checkpoints import RunCheckpoints
 from pma.merge.formats import open_source
 from pma.merge.memory import Trial, trials
 from pma.merge.options import Part, select
-from pma.model.build import load_architecture, load_weights
+from pma.model.build import assets_folder, load_architecture, load_weights
 
 _AT_ONCE = 32  # merges of one pass, at most
 _SOURCES = 64  # their checkpoints, at most, for the distances between these grow with the square of their number
@@ -37,14 +37,12 @@ class Judge:
         ValueError: when there is no config or tokenizer, when the model cannot be built, or for LoRA adapters.
     """
 
-    def __init__(self, job: DictConfig, run: Run, end: int, measure: Measure) -> None:
+    def __init__(self, job: DictConfig, run: RunCheckpoints, end: int, measure: Measure) -> None:
         self._run, self._end, self._measure = run, end, measure
         self._part, self._policy = select(Part, job), Policy(suspicious=job.suspicious)
         newest = run.checkpoints[end]
         self._at_once = max(1, min(_AT_ONCE, job.memory // _bytes_of(newest, self._part)))
-        place = Path(job.assets) if job.assets else newest
-        if not place.is_dir() or not any(place.glob("tokenizer*")):
-            raise ValueError(f"{place}: no tokenizer there; assets=FOLDER names a folder with config and tokenizer")
+        place = assets_folder(newest, job.assets)
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
         self._model = load_architecture(place)
         torch.set_num_threads(cpu_threads(job.threads))

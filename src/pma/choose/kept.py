@@ -12,7 +12,7 @@ from typing import Any
 from pma.choose.candidates import Candidate
 from pma.choose.halves import Values
 from pma.config import hash_json
-from pma.files import complete_lines, write_text
+from pma.files import read_rows, write_text
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Kept:
         self._path = folder / "candidates.jsonl"
         self._decides = [decides, assets and stamp(Path(assets))]
         self._stamps = {at: hash_json(stamp(path)) for at, path in checkpoints.items()}
-        rows = complete_lines(self._path) if self._path.is_file() else []
-        self._rows = {row["key"]: Scored(row["values"], row["cosine"]) for row in map(json.loads, rows)}
+        rows = read_rows(self._path, "key", "values", "cosine")
+        self._rows = {row["key"]: Scored(row["values"], row["cosine"]) for row in rows}
         self._refused: dict[str, Scored] = {}  # not written: another policy may take them
-        write_text(self._path, "".join(f"{row}\n" for row in rows))  # a kill can have left half a line
+        write_text(self._path, "".join(map(_line, rows)))  # a kill can have left half a line
 
     def known(self, candidates: Iterable[Candidate], half: str) -> dict[Candidate, Scored]:
         """Those of the candidates that are scored, or refused, on the half named so (its suite's version)."""
@@ -63,11 +63,15 @@ class Kept:
         self._rows[key] = scored
         row = {"key": key, "half": half, **asdict(candidate), "cosine": scored.cosine, "values": scored.values}
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, separators=(",", ":")) + "\n")
+            file.write(_line(row))
 
     def _key(self, candidate: Candidate, half: str) -> str:
         weights = [[self._stamps[at], weight] for at, weight in candidate.weights.items()]
         return hash_json([self._decides, half, weights])
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, separators=(",", ":")) + "\n"
 
 
 def stamp(checkpoint: Path) -> list[Any]:

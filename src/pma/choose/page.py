@@ -12,13 +12,13 @@ from pma.choose.picture import svg, write_png
 from pma.choose.result import Result
 from pma.files import write_text
 from pma.layout import gaps
-from pma.merge.checkpoints import Run
+from pma.merge.checkpoints import RunCheckpoints
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def write_page(
-    output: Path, run: Run, result: Result, rows: Sequence[Sequence[str]], lines: Sequence[str], command: str
+    output: Path, run: RunCheckpoints, result: Result, rows: Sequence[Sequence[str]], lines: Sequence[str], command: str
 ) -> Path:
     """Write heatmap.png and index.html; return the path of the page.
 

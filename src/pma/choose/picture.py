@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pma.choose.result import Result
+from pma.files import write_bytes
 
 _CELL = (0.46, 0.27)  # inches
 _MARGIN = (1.9, 1.0)  # of axes, labels and colour bar
@@ -30,8 +31,7 @@ def write_png(result: Result, path: Path) -> None:
     """All panels side by side."""
     buffer = io.BytesIO()
     _draw(result, result.methods).savefig(buffer, format="png", dpi=150, facecolor="white")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def svg(result: Result, method: str) -> str:

@@ -17,7 +17,7 @@ from pma.choose.report import ROWS, as_text, command, gains, reason, refusals, t
 from pma.choose.result import Result
 from pma.layout import gaps, last
 from pma.merge import Policy
-from pma.merge.checkpoints import Run, warn
+from pma.merge.checkpoints import RunCheckpoints, warn
 from pma.merge.options import Options, Part, select
 from pma.words import count, duration, print_next
 
@@ -35,7 +35,7 @@ def search(job: DictConfig) -> None:
     part = select(Part, job)
     Options(**asdict(part), assets=job.assets).check()
     Policy(suspicious=job.suspicious).check()
-    run = Run(job.run_dir)
+    run = RunCheckpoints(job.run_dir)
     positions = last(run.checkpoints, None, end=job.end)
     wanted, across = candidates(positions, list(job.methods), job.longest, job.singles)
     measure = load_measure(job)
@@ -85,7 +85,7 @@ def _fill(kept: Kept, judge: Judge, wanted: Sequence[Candidate], half: str, unti
             break
 
 
-def _report(job: DictConfig, run: Run, result: Result) -> None:
+def _report(job: DictConfig, run: RunCheckpoints, result: Result) -> None:
     from pma.choose.page import write_page
 
     rows, best = table(result), result.best

@@ -26,9 +26,9 @@ def require_intact(folder: Path, part: str) -> None:
     """
     manifest = read_manifest(folder, "dtype", "parts")
     for path, size, digest in _files(folder, manifest, part):
-        found = path.stat().st_size if path.is_file() else 0
-        if found != size:
-            raise ValueError(f"{path}: {found:,} bytes instead of {size:,}; {_mend(folder)}")
+        there = path.stat().st_size if path.is_file() else 0
+        if there != size:
+            raise ValueError(f"{path}: {there:,} bytes instead of {size:,}; {_mend(folder)}")
         if digest is not None and sha256_file(path) != digest:
             raise ValueError(f"{path}: changed since the corpus was built; {_mend(folder)}")
 

@@ -78,7 +78,7 @@ class Span:
         return window(available, self.last, self.interval, max(available) if self.end is None else self.end)
 
 
-class Run:
+class RunCheckpoints:
     """The complete checkpoints of a run, of any trainer.
 
     Args:

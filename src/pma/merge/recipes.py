@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pma.merge.checkpoints import Run, Span, descending
+from pma.merge.checkpoints import RunCheckpoints, Span, descending
 from pma.merge.options import Merge
 from pma.merge.weights import SHAPES, explicit, method_weights
 
@@ -44,7 +44,7 @@ def choose(job: DictConfig) -> Chosen:
     recipes = _recipes(job)
     if job.run_dir is None:
         return _of_list(list(job.sources), recipes)
-    return _of_run(Run(job.run_dir, job.tokens_per_step), recipes)
+    return _of_run(RunCheckpoints(job.run_dir, job.tokens_per_step), recipes)
 
 
 def of_call(sources: str | Path | Sequence[str | Path], tokens_per_step: int, recipe: Mapping[str, Any]) -> Chosen:
@@ -59,7 +59,7 @@ def of_call(sources: str | Path | Sequence[str | Path], tokens_per_step: int, re
     """
     given = {key: value for key, value in recipe.items() if value is not None}
     if isinstance(sources, (str, Path)):
-        return _of_run(Run(sources, tokens_per_step), [given])
+        return _of_run(RunCheckpoints(sources, tokens_per_step), [given])
     return _of_list([str(source) for source in sources], [given])
 
 
@@ -116,7 +116,7 @@ def _uneven(recipe: Mapping[str, Any], window: Sequence[int]) -> Sequence[int] |
     return window if not even and recipe.get("method") in SHAPES else None
 
 
-def _of_run(run: Run, recipes: Sequence[Mapping[str, Any]]) -> Chosen:
+def _of_run(run: RunCheckpoints, recipes: Sequence[Mapping[str, Any]]) -> Chosen:
     if any("positions" in recipe for recipe in recipes):
         raise ValueError("positions: goes with sources; the checkpoints of a run say themselves where they are")
     if any(not {*_COUNT, "interval", "end"} & recipe.keys() for recipe in recipes):

@@ -102,7 +102,7 @@ class TrainerCheckpoint:
         roles = {name: role_of(name) for name in beside.tensors}
         moments = [name for name, role in roles.items() if role == "moment"]
         steps = [name for name, role in roles.items() if role == "step"]
-        self.copies = [name for name, role in roles.items() if role == "weights" and beside.tensors[name].floating]
+        self._copies = [name for name, role in roles.items() if role == "weights" and beside.tensors[name].floating]
         files = any((self._newest.folder / file).is_file() for file in OPTIMIZERS)
         if optimizer != "reset" and not files and not any("optim" in name for name in roles):
             raise ValueError(
@@ -114,7 +114,7 @@ class TrainerCheckpoint:
         if optimizer == "average":
             _check_average(self._newest.name, beside.tensors, moments, merges)
         self._zeroed = [*moments, *steps] if optimizer == "reset" else []
-        averaged = [*self.copies, *(moments if optimizer == "average" else [])]
+        averaged = [*self._copies, *(moments if optimizer == "average" else [])]
         self._work = self._prepare(averaged) if averaged else None
         self._places: dict[str, tuple[TensorInfo, list[Piece]]] = {}
         for source, names in ((self._newest, list(self._newest.tensors)), (beside, [*averaged, *self._zeroed])):
@@ -197,7 +197,7 @@ class TrainerCheckpoint:
         writer.seal()
         options = self._prepared.options
         kept = {"layout": self._layout, "from": self._newest.name, "optimizer": options.optimizer}
-        return {"resumable": {**kept, "copies_of_weights_averaged": len(self.copies)}}
+        return {"resumable": {**kept, "copies_of_weights_averaged": len(self._copies)}}
 
     def describe(self, aside: Path, manifest: Mapping[str, Any]) -> None:
         """A model card speaks of models; the manifest says what this is."""
@@ -216,7 +216,7 @@ def _check_reset(name: str, roles: Mapping[str, str | None], steps: Sequence[str
     unknown = [k for k, role in roles.items() if role is None and "optim" in k and "param_groups" not in k]
     if unknown:
         raise ValueError(
-            f"optimizer=reset: nobody knows here how {unknown[0]} of {name} begins; take optimizer=last, and let your "
+            f"optimizer=reset: how {unknown[0]} of {name} begins is not known here; take optimizer=last, and let your "
             f"trainer start with a new optimizer"
         )
     if not steps and any("exp_avg_sq" in k for k in roles):

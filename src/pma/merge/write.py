@@ -36,16 +36,16 @@ def assets(source: Source, folder: Path | None) -> list[Path]:
         if not any(path.is_file() for path in configs):
             return []  # a file among others that have nothing to do with it
     files = sorted(path for path in (folder or source.folder).iterdir() if path.is_file())
-    found = [
+    kept = [
         path
         for path in files
         if path.name not in _NOT_ASSETS
         and not path.name.endswith(".index.json")
         and (path.suffix in _ASSETS or path.name.upper().startswith(("LICENSE", "NOTICE")))
     ]
-    for path in found:
+    for path in kept:
         _require_own(path)
-    return found
+    return kept
 
 
 def _require_own(path: Path) -> None:

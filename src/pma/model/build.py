@@ -105,14 +105,25 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
     return adapt(model)
 
 
+def assets_folder(checkpoint: Path, assets: str | None) -> Path:
+    """Where config and tokenizer of a checkpoint lie: in `assets`, in its folder, or beside its file.
+
+    Raises:
+        ValueError: saying which of them is not there.
+    """
+    place = Path(assets) if assets is not None else checkpoint if checkpoint.is_dir() else checkpoint.parent
+    for name, pattern in (("tokenizer", "tokenizer*"), ("config.json", "config.json")):
+        if not any(place.glob(pattern)):
+            raise ValueError(f"{place}: no {name} there; assets=FOLDER names a folder with config and tokenizer")
+    return place
+
+
 def load_architecture(folder: Path) -> PreTrainedModel:
     """Build the model that a folder's config.json describes, in fp32 on the CPU; its weights are still random.
 
-    Raises:
-        ValueError: when the folder holds no config that transformers knows.
+    Args:
+        folder: see `assets_folder`.
     """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: no config.json in it; assets=FOLDER names a folder with config and tokenizer")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     return adapt(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 

@@ -127,9 +127,9 @@ def _require_unchanged(folder: Path, hashes: dict[str, str]) -> None:
     if dist.is_initialized():  # each process looks at its share
         names = names[dist.get_rank() :: dist.get_world_size()]
     for name in names:
-        found = file_hashes(folder, name)
-        if found.get(name) != hashes[name]:
-            what = "changed since it was written" if found else "missing"
+        now = file_hashes(folder, name)
+        if now.get(name) != hashes[name]:
+            what = "changed since it was written" if now else "missing"
             raise ValueError(
                 f"{folder / name}: {what}; remove the folder {folder}: the run then goes on from the checkpoint before"
             )

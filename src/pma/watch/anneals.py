@@ -93,8 +93,8 @@ def estimate(value: float, errors: Errors) -> Estimate:
     return Estimate(value + middle, (value + low, value + high), share, errors.words)
 
 
-def _alike(one: float, other: float) -> bool:
-    return max(one, other) <= _LIKE * min(one, other) * (1 + 1e-9)
+def _alike(length: float, other: float) -> bool:
+    return max(length, other) <= _LIKE * min(length, other) * (1 + 1e-9)
 
 
 # ---- published with claim C18 ----

@@ -6,7 +6,6 @@ merged/RECIPE/POSITION, and with hold=true held/POSITION.
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pma import cli
-from pma.files import complete_lines, write_json
+from pma.files import read_rows, write_json
 from pma.layout import gaps, positions
 from pma.merge import Options, Policy
 from pma.merge.card import add_scores
@@ -29,7 +28,7 @@ from pma.watch.anneals import Estimate
 from pma.watch.check import check_numbers, open_anneals
 from pma.watch.hold import held, hold, release
 from pma.watch.kept import KeptMerge
-from pma.watch.report import Axis, estimate_text, estimates, merge_text, score_text, told_scores
+from pma.watch.report import Axis, estimate_text, estimates, merge_text, score_text, shown_scores
 from pma.watch.scores import FolderScorer, Scores, add_records, gain, records_of
 
 TRIES = 3  # of a checkpoint; a trainer may be deleting it, a disk may be full for a moment
@@ -62,10 +61,10 @@ class Watch:
         self.policy = Policy(suspicious=job.suspicious)
         self.policy.check()
         metrics = self.output / "metrics.jsonl"
-        self.rows = [json.loads(line) for line in complete_lines(metrics)] if metrics.is_file() else []
+        self.rows = read_rows(metrics, "position")
         self.failures: dict[int, int] = {}  # tries that failed, by position
         self.axis = Axis(tokens_per_step=job.tokens_per_step)
-        self._told: set[Any] = set()  # what is said once
+        self._said: set[Any] = set()  # what is said once
         if job.suite is not None and job.text is not None:
             raise ValueError(f"suite={job.suite} text={job.text}: give one of them")
         self.suite = "text" if job.text is not None else job.suite
@@ -136,20 +135,20 @@ class Watch:
             if recipe.passed(at, folder):  # it became complete late, or succeeded only after a restart
                 self._say(at, f"{recipe.name} holds later checkpoints already and goes on without this one")
             else:
-                self._tell_window(at, recipe, checkpoints)
+                self._warn_of_window(at, recipe, checkpoints)
                 merges[recipe] = recipe.update(at, checkpoints, folder, self.options, self.policy)
         row: dict[str, Any] = {"position": at}
-        found: dict[KeptMerge, dict[str, Estimate]] = {}
+        expected: dict[KeptMerge, dict[str, Estimate]] = {}
         if self.scorer is not None:
             row |= self._score(at, checkpoints[at], merges, self.scorer)
-            found = self._estimate(at, merges, row, list(checkpoints))
+            expected = self._estimate(at, merges, row, list(checkpoints))
         tracker.log(at * self.job.tokens_per_step, **row)
         self.rows.append(row)
         for recipe in self.recipes:
             recipe.prune(self._folder(recipe), self.job.keep)
         windows = [r.window(at, list(checkpoints)) for r in self.recipes if not r.running]
         release(self.output / "held", {at}.union(*windows), before=at)
-        self._report(at, merges, row, found, time.perf_counter() - began)
+        self._report(at, merges, row, expected, time.perf_counter() - began)
 
     def _folder(self, recipe: KeptMerge) -> Path:
         return self.output / "merged" / recipe.name
@@ -180,15 +179,15 @@ class Watch:
         """What annealing would have given, which also goes into the row; nothing of a merge of one checkpoint."""
         if self.anneals is None:
             return {}
-        found = {}
+        expected: dict[KeptMerge, dict[str, Estimate]] = {}
         for recipe in (recipe for recipe, (_, n) in merges.items() if n > 1):
             window = recipe.window(at, available)
-            found[recipe] = estimates(self.anneals, recipe, window, row, self.job.anneal, self.axis)
-            for score, one in found[recipe].items():
-                row[f"{recipe.name}/annealed/{score}"] = one.value
-                for end, value in zip(("low", "high"), one.interval or (), strict=False):
+            expected[recipe] = estimates(self.anneals, recipe, window, row, self.job.anneal, self.axis)
+            for score, annealed in expected[recipe].items():
+                row[f"{recipe.name}/annealed/{score}"] = annealed.value
+                for end, value in zip(("low", "high"), annealed.interval or (), strict=False):
                     row[f"{recipe.name}/annealed_{end}/{score}"] = value
-        return found
+        return expected
 
     def _records(self, method: str, n: int, at: int, scores: Scores) -> list[Record]:
         return records_of(self.run_name, self.suite, method, n, at * self.job.tokens_per_step, scores)
@@ -198,18 +197,18 @@ class Watch:
     def _say(self, at: int, text: str) -> None:
         print(f"{self.axis.at(at)}: {text}", flush=True)
 
-    def _tell_window(self, at: int, recipe: KeptMerge, checkpoints: dict[int, Path]) -> None:
+    def _warn_of_window(self, at: int, recipe: KeptMerge, checkpoints: dict[int, Path]) -> None:
         """Say once what a window lacks: checkpoints that were deleted, or that never came."""
         window = recipe.window(at, list(checkpoints))
         for a, b in gaps(window):
-            if (a, b) not in self._told:
-                self._told.add((a, b))
+            if (a, b) not in self._said:
+                self._said.add((a, b))
                 between = f"{self.axis.at(a)} and {self.axis.at(b)}"
                 self._say(at, f"{recipe.name} spans a gap: no checkpoint between {between}")
         known = {row["position"] for row in self.rows} | {at}
         lost = [] if recipe.running else sorted(set(recipe.window(at, sorted(known))) - set(window))
-        if lost and not self.job.hold and "hold" not in self._told:
-            self._told.add("hold")
+        if lost and not self.job.hold and "hold" not in self._said:
+            self._said.add("hold")
             these = ", ".join(map(self.axis.at, lost))
             self._say(at, f"{recipe.name} goes without {these}, deleted since; hold=true keeps a window by hard links")
 
@@ -218,19 +217,19 @@ class Watch:
         at: int,
         merges: dict[KeptMerge, tuple[Path, int]],
         row: dict[str, Any],
-        found: dict[KeptMerge, dict[str, Estimate]],
+        expected: dict[KeptMerge, dict[str, Estimate]],
         seconds: float,
     ) -> None:
         for recipe, (folder, n) in merges.items():
             line = merge_text(recipe, n, seconds)
-            scores = told_scores(recipe, row)
+            scores = shown_scores(recipe, row)
             if n == 1:
                 line += ": the checkpoint itself"
             elif scores:
                 line += f": {'; '.join(score_text(recipe, score, row, self.rows) for score in scores)}"
             self._say(at, line)
-            for score, one in found.get(recipe, {}).items():
-                print(f"  {estimate_text(score, one, self.axis.length(self.job.anneal))}", flush=True)
+            for score, annealed in expected.get(recipe, {}).items():
+                print(f"  {estimate_text(score, annealed, self.axis.length(self.job.anneal))}", flush=True)
             if not scores and folder.exists():
                 print(f"  {folder}", flush=True)
 

@@ -11,7 +11,7 @@ from pma.watch.kept import KeptMerge
 from pma.watch.scores import gain, lower_is_better
 from pma.words import count, quantity
 
-_TOLD = ("average", "heldout", "text")  # tasks whose scores are printed; the others stand in the rows
+_SHOWN = ("average", "heldout", "text")  # tasks whose scores are printed; the others stand in the rows
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Axis:
         return f"{length:,.6g} {self.unit}"
 
 
-def told_scores(recipe: KeptMerge, row: Mapping[str, Any]) -> list[str]:
+def shown_scores(recipe: KeptMerge, row: Mapping[str, Any]) -> list[str]:
     """The scores of a merge that are printed, as TASK/METRIC."""
     keys = [key.removeprefix(f"{recipe.name}/") for key in row if key.startswith(f"{recipe.name}/")]
-    return [key for key in keys if key.split("/")[0] in _TOLD]
+    return [key for key in keys if key.split("/")[0] in _SHOWN]
 
 
 def estimates(
@@ -70,7 +70,7 @@ def estimates(
     merged = Merged(recipe.name, "the running ema" if recipe.running else recipe.method, span)
     return {
         score: estimate(row[f"{recipe.name}/{score}"], anneals.errors(score, merged, length))
-        for score in told_scores(recipe, row)
+        for score in shown_scores(recipe, row)
     }
 
 
@@ -88,13 +88,15 @@ def _saves(metric: str, saved: float) -> str:
     return f"{'saves' if lower_is_better(metric) else 'gains'} {saved:.4f}"
 
 
-def estimate_text(score: str, found: Estimate, length: str) -> str:
+def estimate_text(score: str, expected: Estimate, length: str) -> str:
     """An estimate of the annealed score in words."""
     lead = f"annealed over the last {length} the run would score {score} "
-    if found.interval is None:
-        return f"{lead}of about {found.value:.4f}; no interval, for {found.words}"
-    low, high = found.interval
-    return f"{lead}{found.value:.4f} ({low:.4f} to {high:.4f}, the {found.share:.0%} interval of {found.words})"
+    if expected.interval is None:
+        return f"{lead}of about {expected.value:.4f}; no interval, for {expected.words}"
+    low, high = expected.interval
+    return (
+        f"{lead}{expected.value:.4f} ({low:.4f} to {high:.4f}, the {expected.share:.0%} interval of {expected.words})"
+    )
 
 
 def merge_text(recipe: KeptMerge, n: int, seconds: float) -> str:

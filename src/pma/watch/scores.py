@@ -58,18 +58,15 @@ class FolderScorer:
         if job.assets is not None:
             self.require(Path(job.assets))
 
-    def require(self, folder: Path) -> Path:
-        """Return where config and tokenizer lie, for a checkpoint in `folder` or in a file.
+    def require(self, checkpoint: Path) -> Path:
+        """Return where config and tokenizer of a checkpoint lie.
 
         Raises:
             ValueError: saying which of them is not there.
         """
-        beside = folder if folder.is_dir() else folder.parent
-        place = beside if self._job.assets is None else Path(self._job.assets)
-        for name, pattern in (("config.json", "config.json"), ("tokenizer", "tokenizer*")):
-            if not any(place.glob(pattern)):
-                raise ValueError(f"{place}: no {name} there; assets=FOLDER names a folder with config and tokenizer")
-        return place
+        from pma.model.build import assets_folder
+
+        return assets_folder(checkpoint, self._job.assets)
 
     def score(self, folder: Path, part: Part | None = None) -> Scores:
         """Scores of a folder by (task, metric).

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pma.merge.formats.base import Piece, Source, View
+from pma.merge.formats.base import DCP, Piece, Source, View
 from pma.merge.formats.open import fetch
 from pma.merge.formats.part import is_copy
 
@@ -66,7 +66,7 @@ def open_beside(source: Source) -> Source:
         everything = TorchState(source.name, source.folder, path)
         rest = {k: v for k, v in everything.tensors.items() if everything.pieces(k)[0].at not in model}
         parts.append(View(everything, rest))
-    elif (source.folder / _FSDP_OPTIMIZER / ".metadata").is_file():
+    elif (source.folder / _FSDP_OPTIMIZER / DCP).is_file():
         home = source.folder / _FSDP_OPTIMIZER
         parts.append(DcpSource(source.name, source.folder, home, keep=lambda name: True))
     else:
