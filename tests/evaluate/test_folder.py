@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
+import shutil
 import sys
 
 import pytest
@@ -127,3 +129,17 @@ def test_a_text_file_that_cannot_be_scored_is_refused(command, model_dir, tmp_pa
         (tmp_path / "held.jsonl").write_bytes(content)
     error = command(f"model={model_dir}", "text=held.jsonl")
     assert error.startswith("error: text=held.jsonl") and message in error and "\n" not in error
+
+
+def test_the_next_command_scores_the_newest_source_where_that_can_be_scored(command, model_dir, tmp_path, capsys):
+    """A distributed checkpoint or a file cannot, and then no command is proposed that would fail."""
+    (tmp_path / "held out.jsonl").write_text(json.dumps({"text": "one plus two is three"}))
+    shutil.copytree(model_dir, tmp_path / "merged")
+    for newest, proposed in ((model_dir, True), (tmp_path / "step-30", False), (tmp_path / "epoch=0.ckpt", False)):
+        (tmp_path / "merged" / "manifest.json").write_text(json.dumps({"sources": [{"folder": str(newest)}]}))
+        assert command("model=merged", "text=held out.jsonl", "limit=1") == 0
+        following = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+        assert len(following) == proposed
+        for line in following:
+            assert line.split("  #")[0] == f"next: python -m pma.evaluate model={newest} 'text=held out.jsonl' limit=1"
+            assert command(*shlex.split(line, comments=True)[4:]) == 0

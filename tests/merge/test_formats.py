@@ -60,6 +60,14 @@ def test_every_format_gives_the_same_content(tmp_path):
     assert all(torch.allclose(merged[n].float(), t.float(), rtol=1e-6) for n, t in TENSORS.items())
 
 
+def test_other_names_in_another_format_are_refused_and_the_formats_named(tmp_path):
+    save_file(TENSORS, hf_folder(tmp_path / "step-1") / "model.safetensors")
+    checkpoint.save({"model": TENSORS}, checkpoint_id=tmp_path / "step-2", no_dist=True)
+    with pytest.raises(ValueError, match=r"is missing, .* \(one is dcp, the other safetensors\); merge one"):
+        pma.merge([tmp_path / "step-1", tmp_path / "step-2"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_merging_to_and_from_a_distributed_checkpoint_keeps_the_content(tmp_path):
     single = hf_folder(tmp_path / "single")
     save_file(TENSORS, single / "model.safetensors", metadata={"format": "pt"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def evaluate(job: DictConfig) -> None:
     """
     _check(job)
     folder = Path(job.model)
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+    if not _is_model(folder):
         raise ValueError(f"model={folder}: no model there; give a folder with config.json and *.safetensors")
     corpus = None if job.suite == "paper" or job.text is not None else _corpus(job, folder)
     if job.text is None:
@@ -56,11 +57,21 @@ def evaluate(job: DictConfig) -> None:
     if job.output is not None:
         result = {"model": job.model, "suite": suite.name, "version": version}
         write_json(Path(job.output), result | {"scores": [asdict(score) for score in scores]})
-    if sources := (read_manifest(folder).get("sources") if (folder / MANIFEST).is_file() else None):
-        text = "" if job.text is None else f" text={job.text}"
-        print_next(
-            f"python -m pma.evaluate model={sources[-1]['folder']}{text} (the newest snapshot alone, to compare)"
-        )
+    if (newest := _newest_source(folder)) is not None:
+        same = {"model": newest} | {key: job[key] for key in ("suite", "text", "corpus", "limit")}
+        words = [shlex.quote(f"{k}={v}") for k, v in same.items() if v is not None and (k, v) != ("suite", "proxy")]
+        print_next(f"python -m pma.evaluate {' '.join(words)}  # the newest snapshot alone, to compare")
+
+
+def _newest_source(folder: Path) -> str | None:
+    """The newest source of a merge, where it lies here as a folder that can be scored."""
+    sources = read_manifest(folder).get("sources") if (folder / MANIFEST).is_file() else None
+    newest = Path(sources[-1]["folder"]) if sources else None
+    return str(newest) if newest is not None and _is_model(newest) and any(newest.glob("tokenizer*")) else None
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def _lm_eval_command(job: DictConfig, folder: Path, suite: Suite, corpus: Path) -> str:

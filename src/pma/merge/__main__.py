@@ -9,6 +9,7 @@ python -m pma.merge 'sources=[A,B,C]' 'weights=[0.2,0.3,0.5]' output=OUT
 from __future__ import annotations
 
 import gc
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -122,8 +123,8 @@ def _report(job: DictConfig, chosen: Chosen, seconds: float) -> None:
         )
     elif job.format == "safetensors" and any(output.glob("tokenizer*")):
         ours = "corpus" in manifest and (ROOT / manifest["corpus"] / "items").is_dir()
-        rest = "" if ours else ' text=FILE (FILE: held-out text of yours, a line {"text": "..."} a document)'
-        print_next(f"python -m pma.evaluate model={output}{rest}")
+        rest = "" if ours else ' text=FILE  # FILE: held-out text of yours, a line {"text": "..."} a document'
+        print_next(f"python -m pma.evaluate model={shlex.quote(str(output))}{rest}")
 
 
 def main(job: DictConfig) -> None:

@@ -67,9 +67,10 @@ def _drop_tied_heads(sources: Sequence[Source]) -> None:
 def _require_same(first: Source, other: Source) -> None:
     for name in sorted(first.tensors.keys() ^ other.tensors.keys()):
         holder, missing = (first, other) if name in first.tensors else (other, first)
+        kinds = "" if holder.format == missing.format else f" (one is {missing.format}, the other {holder.format})"
         raise ValueError(
-            f"{missing.name}: tensor {name} is missing, {holder.name} has it; merge one architecture only, saved by "
-            f"the same code (prefix=... names the part of a checkpoint that is the model)"
+            f"{missing.name}: tensor {name} is missing, {holder.name} has it{kinds}; merge one architecture only, "
+            f"saved by the same code (prefix=... names the part of a checkpoint that is the model)"
         )
     for name, info in first.tensors.items():
         also = other.tensors[name]
