@@ -65,11 +65,16 @@ def gains(result: Result) -> list[str]:
 
 
 def reason(result: Result) -> str:
-    """Whether the checkpoints of the best window lie like a cloud or along a path, in words."""
-    cosine = None if result.best is None else result.chosen[result.best].cosine
-    if cosine is None:
+    """Whether the checkpoints of the best window lie like a cloud or along a path, in words.
+
+    Two checkpoints do not tell; where the best window has no more, the best of those that do speaks for it.
+    """
+    known = {candidate: scored.cosine for candidate, scored in result.chosen.items() if scored.cosine is not None}
+    if not known:
         return "two checkpoints say nothing of how the run moves; save more of them"
-    lead = f"successive updates of the best window have a mean cosine of {cosine:.2f}"
+    window, cosine = next(iter(known.items()))
+    which = "the best window" if window == result.best else "the best window of three checkpoints or more"
+    lead = f"successive updates of {which} have a mean cosine of {cosine:.2f}"
     if cosine < _CLOUD:
         return f"{lead}: the checkpoints lie like a cloud, whose middle is better than any of them"
     if cosine > _PATH:
