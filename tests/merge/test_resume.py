@@ -112,6 +112,7 @@ def test_processes_of_torchrun_make_the_same_checkpoint_and_say_how_to_go_on(tmp
     command = [*torchrun, "-m", "pma.merge", sources, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "into 1 checkpoint: " in done.stdout
     assert "optimizer=average; train on with torchtitan: checkpoint.initial_load_path=" in done.stdout
     for path in set(called.iterdir()) - {called / "manifest.json"}:
         assert (tmp_path / "shared" / path.name).read_bytes() == path.read_bytes(), path.name

@@ -108,10 +108,10 @@ def _report(job: DictConfig, chosen: Chosen, seconds: float) -> None:
     resumable = manifest.get("resumable")
     files = output.rglob("*") if resumable else (path for path in output.iterdir() if path.name.endswith(WEIGHTS))
     size = sum(path.stat().st_size for path in files)
-    each = ", each" if len(chosen.merges) > 1 else ":"
+    what, each = "checkpoint" if resumable else "model", ", each" if len(chosen.merges) > 1 else ":"
     stored = "types as in the newest source" if manifest["dtype"] == "newest" else manifest["dtype"]
     print(
-        f"merged {count(len(chosen.sources), 'snapshot')} into {count(len(chosen.merges), 'model')}{each} "
+        f"merged {count(len(chosen.sources), 'snapshot')} into {count(len(chosen.merges), what)}{each} "
         f"{stored}, {disk_size(size / 1e6)}, in {seconds:.1f} s"
     )
     if resumable:
