@@ -175,6 +175,7 @@ def test_impossible_jobs_are_refused_before_any_work(run, tmp_path, make_job):
         (sma_of_2, {"text": "nowhere.jsonl"}, "text=nowhere.jsonl: no such file"),
         (sma_of_2, {"dtype": "int8"}, "dtype=int8"),
         (sma_of_2, {"run_dir": "absent"}, "run_dir=absent: no such folder"),
+        (sma_of_2, {"state": "ema"}, "checkpoint-300: state=ema, and no EMA is in it"),
     ]:
         with pytest.raises(ValueError, match=message):
             Watch(make_job(run, tmp_path / "out", recipes, **options))

@@ -21,6 +21,7 @@ from pma.layout import gaps, positions
 from pma.merge import Options, Policy
 from pma.merge.card import add_scores
 from pma.merge.checkpoints import complete
+from pma.merge.formats import open_source
 from pma.merge.options import Part, select
 from pma.records import Record
 from pma.tracking import Tracker
@@ -41,8 +42,8 @@ class Watch:
         job: a WatchJob.
 
     Raises:
-        ValueError: for a folder that is missing, an empty or impossible list of recipes, or a suite without what it
-            needs; before any work.
+        ValueError: for a folder that is missing, an empty or impossible list of recipes, a suite without what it
+            needs, or checkpoints without the part that is asked for; before any work.
     """
 
     def __init__(self, job: DictConfig) -> None:
@@ -71,6 +72,8 @@ class Watch:
         self.anneals = open_anneals(job)
         self.scorer = None if self.suite is None else FolderScorer(job, self.output / "scores")
         now = list(self.checkpoints().values())  # refuses names that do not fit
+        if now:
+            open_source(now[-1], self.part.prefix, self.part.state, self.part.key).close()  # what every one would lack
         if self.scorer is not None and now:
             self.scorer.require(now[-1])
 
