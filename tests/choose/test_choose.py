@@ -110,6 +110,17 @@ def test_a_checkpoint_that_a_merge_refuses_is_left_out_of_all(make_job, world, t
     assert re.search(r"left out, \d+ candidates: ", printed) and "the best merge saves" in printed
 
 
+def test_checkpoints_that_do_not_go_together_leave_nothing(make_job, world, tmp_path):
+    shutil.copytree(world / "run", tmp_path / "run")
+    odd = tmp_path / "run" / "checkpoint-20"
+    model = AutoModelForCausalLM.from_pretrained(odd)
+    (odd / "model.safetensors").unlink()
+    dcp.save({"model": model.state_dict()}, checkpoint_id=odd, no_dist=True)
+    with pytest.raises(ValueError, match=r"checkpoint-\d0: tensor .* is missing, .*one is .*dcp"):
+        main(make_job(run_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "given,message",
     [

@@ -45,7 +45,8 @@ class Kept:
         rows = read_rows(self._path, "key", "values", "cosine")
         self._rows = {row["key"]: Scored(row["values"], row["cosine"]) for row in rows}
         self._refused: dict[str, Scored] = {}  # not written: another policy may take them
-        write_text(self._path, "".join(map(_line, rows)))  # a kill can have left half a line
+        if self._path.exists():
+            write_text(self._path, "".join(map(_line, rows)))  # a kill can have left half a line
 
     def known(self, candidates: Iterable[Candidate], half: str) -> dict[Candidate, Scored]:
         """Those of the candidates that are scored, or refused, on the half named so (its suite's version)."""
@@ -62,6 +63,7 @@ class Kept:
         assert all(math.isfinite(value) for axis in scored.values for value in axis)
         self._rows[key] = scored
         row = {"key": key, "half": half, **asdict(candidate), "cosine": scored.cosine, "values": scored.values}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(_line(row))
 

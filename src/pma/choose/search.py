@@ -46,8 +46,8 @@ def search(job: DictConfig) -> None:
     judge = Judge(job, run, positions[-1], measure)
     warn(run.left_out(positions))
     if across:
-        where = " and ".join(f"from {before:,} to {after:,}" for before, after in gaps(positions)[-2:])
-        where = f" (gaps {where})" if where else ""
+        holes = [f"from {before:,} to {after:,}" for before, after in gaps(positions)[-2:]]
+        where = f" ({'gap' if len(holes) == 1 else 'gaps'} {' and '.join(holes)})" if holes else ""
         warn([f"{count(across, 'window')} left out, whose checkpoints do not stand evenly{where}"])
     used = {at: run.checkpoints[at] for at in positions}
     kept = Kept(Path(job.output), [measure.metrics, asdict(part)], used, job.assets)
