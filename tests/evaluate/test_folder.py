@@ -107,7 +107,8 @@ def test_a_sweep_can_send_the_task_to_another_process():
 
 def test_text_of_your_own_is_scored_without_a_corpus(command, model_dir, tmp_path):
     lines = [{"text": "one plus two is three", "id": 1}, {"text": "four plus five is nine"}, {"text": ""}]
-    (tmp_path / "held.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "held.jsonl").write_text(text, encoding="utf-8-sig")  # as editors on Windows do
     assert command(f"model={model_dir}", "text=held.jsonl", "output=scores.json") == 0
     written = json.loads((tmp_path / "scores.json").read_text())
     (score,) = written["scores"]

@@ -143,7 +143,7 @@ def read_texts(path: Path) -> list[str]:
         ValueError: when the file is missing, binary or empty, or a line holds no text.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")  # Windows puts a mark in front
     except UnicodeDecodeError:
         raise ValueError(
             f"text={path}: not UTF-8 text; give a JSON Lines file, a document a line: {_TEXT_FORM}"
