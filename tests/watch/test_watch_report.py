@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -24,7 +25,9 @@ def test_a_gain_above_zero_is_better_whatever_the_metric():
     row |= {"sma_2/average/acc": 0.25}
     text = score_text(recipe, "text/bits_per_byte", row, [row, {"sma_2/text/bits_per_byte": 2.3}])
     assert text == "text/bits_per_byte 2.3840, saves 0.1160 bits per byte over the checkpoint, best so far 2.3000"
-    assert "gains -0.2500 over the checkpoint, best so far 0.2500" in score_text(recipe, "average/acc", row, [row])
+    assert "loses 0.2500 over the checkpoint, best so far 0.2500" in score_text(recipe, "average/acc", row, [row])
+    row["sma_2/text/bits_per_byte"] = 2.6
+    assert ", costs 0.1000 bits per byte over the checkpoint" in score_text(recipe, "text/bits_per_byte", row, [row])
 
 
 def test_positions_are_steps_unless_their_names_or_the_user_say_otherwise():
@@ -46,6 +49,16 @@ def test_an_estimate_says_its_interval_or_why_there_is_none():
     )
     none = estimate_text("text/bits_per_byte", Estimate(2.31, None, 0.5, "there are none"), "2,000 steps")
     assert none.endswith("of about 2.3100; no interval, for there are none")
+
+
+def test_a_decay_longer_than_the_run_gets_no_estimate(tmp_path, make_job, make_checkpoint, monkeypatch):
+    for at in (100, 200):
+        make_checkpoint(tmp_path / "run" / f"checkpoint-{at}", 1.0)
+    monkeypatch.setattr("pma.watch.follow.FolderScorer", lambda *_: SimpleNamespace(require=lambda folder: folder))
+    merges, row = {KeptMerge("sma", 2, None): (tmp_path, 2)}, {"sma_2/text/bits_per_byte": 2.0}
+    for length, told in ((200, True), (201, False)):
+        watch = Watch(make_job(tmp_path / "run", tmp_path / "out", [SMA_2], text="held.jsonl", anneal=length))
+        assert bool(watch._estimate(200, merges, dict(row), [100, 200])) == told
 
 
 def test_a_window_says_once_what_was_deleted_and_what_never_came(tmp_path, make_job, make_checkpoint, look, capsys):

@@ -179,8 +179,11 @@ class Watch:
     def _estimate(
         self, at: int, merges: dict[KeptMerge, tuple[Path, int]], row: dict[str, Any], available: list[int]
     ) -> dict[KeptMerge, dict[str, Estimate]]:
-        """What annealing would have given, which also goes into the row; nothing of a merge of one checkpoint."""
-        if self.anneals is None:
+        """What annealing would have given, which also goes into the row.
+
+        There is nothing to say of a merge of one checkpoint, or where the decay would be longer than the run.
+        """
+        if self.anneals is None or self.job.anneal > at * self.job.tokens_per_step:
             return {}
         expected: dict[KeptMerge, dict[str, Estimate]] = {}
         for recipe in (recipe for recipe, (_, n) in merges.items() if n > 1):

@@ -83,9 +83,8 @@ def score_text(recipe: KeptMerge, score: str, row: Mapping[str, Any], rows: Sequ
 
 
 def _saves(metric: str, saved: float) -> str:
-    if metric == "bits_per_byte":
-        return f"saves {saved:.4f} bits per byte"
-    return f"{'saves' if lower_is_better(metric) else 'gains'} {saved:.4f}"
+    verb = (("loses", "gains"), ("costs", "saves"))[lower_is_better(metric)][saved >= 0]
+    return f"{verb} {abs(saved):.4f}{' bits per byte' if metric == 'bits_per_byte' else ''}"
 
 
 def estimate_text(score: str, expected: Estimate, length: str) -> str:
