@@ -28,10 +28,16 @@ EXECUTED = "EXECUTED"
 WARM = (
     "torch",
     "transformers",
+    "pandas",
     "pma.merge.__main__",
+    "pma.merge.disk",
+    "pma.merge.recipes",
+    "pma.merge.formats.dcp",
     "pma.watch.__main__",
+    "pma.watch.follow",
     "pma.choose.__main__",
     "pma.train.__main__",
+    "pma.train.loop",
 )
 
 
@@ -86,7 +92,11 @@ def _run(argv: list[str], folder: str, environment: dict[str, str]) -> None:
         file = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
     sys.argv = argv
-    runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+    if argv[0].endswith(".py"):
+        sys.path.insert(0, str(Path(argv[0]).parent))
+        runpy.run_path(argv[0], run_name="__main__")
+    else:
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
 
 
 def warm() -> multiprocessing.context.ForkServerContext:
@@ -101,10 +111,10 @@ def command(
     *arguments: str,
     folder: Path,
     kill_after: float | None = None,
-    seconds: float = 60,
+    seconds: float = 240,
     environment: dict[str, str] | None = None,
 ) -> Ended:
-    """Run `python -m MODULE ARGUMENTS` in `folder`.
+    """Run `python -m MODULE ARGUMENTS` in `folder`, or `python MODULE ARGUMENTS` where it is a script.
 
     Args:
         kill_after: seconds after which it and what it started are killed (SIGKILL), if it still runs.

@@ -20,14 +20,12 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
-from tqdm import tqdm
-
-os.environ.update(OMP_NUM_THREADS="1", WANDB_MODE="disabled", HF_HUB_OFFLINE="1", PMA_NEXT="no")
-
 import campaigns
 from campaign import GOOD, Campaign, Outcome, Verdict
+from tqdm import tqdm
 
 VERDICTS = get_args(Verdict)
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "PMA_NEXT": "no"}
 
 
 def attempt(campaign: Campaign, number: int, seed: int, out: Path, keep: bool = False) -> dict:
@@ -53,11 +51,12 @@ def attempt(campaign: Campaign, number: int, seed: int, out: Path, keep: bool = 
 
 
 def known(log: Path, seed: int) -> list[dict]:
-    """Rows of the trials that are done."""
-    if not log.exists():
-        return []
-    rows = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [row for row in rows if row["seed"] == seed]
+    """Rows of the trials that are done; half a line, as a kill leaves it, is taken off the file."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if whole != lines:
+        log.write_text("".join(whole))
+    return [row for row in map(json.loads, whole) if row["seed"] == seed]
 
 
 def run(chosen: dict[Campaign, int], seed: int, out: Path, jobs: int) -> list[dict]:
@@ -109,6 +108,7 @@ def main() -> None:
     parser.add_argument("--trial", type=int, help="one trial of --only again, its folder kept")
     parser.add_argument("--sample", action="store_true", help="the few trials that make test runs")
     arguments = parser.parse_args()
+    os.environ.update(ENVIRONMENT)  # of all commands
     picked = [every[name] for name in arguments.only or every]
     if arguments.trial is not None:
         for campaign in picked:
