@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from pma.config import ROOT, hash_json
 from pma.device import choose_device
@@ -17,7 +17,7 @@ from pma.evaluate.tasks import write_tasks
 from pma.evaluate.vllm import DTYPE, VllmScorer, tensor_parallel_size, vllm_class
 from pma.files import MANIFEST, read_manifest, write_json
 from pma.merge.card import add_scores
-from pma.model.build import load_pretrained
+from pma.model.build import load_pretrained, load_tokenizer, loading
 from pma.snapshot import content_of
 from pma.words import print_next
 
@@ -56,11 +56,16 @@ def evaluate(job: DictConfig) -> None:
     if job.output is not None:
         result = {"model": job.model, "suite": suite.name, "version": version}
         write_json(Path(job.output), result | {"scores": [asdict(score) for score in scores]})
-    if sources := (read_manifest(folder).get("sources") if (folder / MANIFEST).is_file() else None):
+    if newest := _newest_source(folder):
         text = "" if job.text is None else f" text={job.text}"
-        print_next(
-            f"python -m pma.evaluate model={sources[-1]['folder']}{text} (the newest snapshot alone, to compare)"
-        )
+        print_next(f"python -m pma.evaluate model={newest}{text} (the newest snapshot alone, to compare)")
+
+
+def _newest_source(folder: Path) -> str | None:
+    """The newest source of a merge; None of a folder that is none."""
+    sources = read_manifest(folder).get("sources") if (folder / MANIFEST).is_file() else None
+    newest = sources[-1] if isinstance(sources, list) and sources else None
+    return newest.get("folder") if isinstance(newest, dict) else None
 
 
 def _lm_eval_command(job: DictConfig, folder: Path, suite: Suite, corpus: Path) -> str:
@@ -92,8 +97,9 @@ def _score(job: DictConfig, folder: Path, suite: Suite, weights_hash: str) -> li
     if suite.name != "paper":
         model = load_pretrained(folder)
     else:  # may be too large for anything but the type it is stored in
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with loading(folder):
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+    tokenizer = load_tokenizer(folder)
     scorer = Scorer(suite, model, tokenizer, Path(job.cache_dir), choose_device(job.device), job.threads)
     return scorer.score(weights_hash)
 
@@ -131,6 +137,6 @@ def _corpus(job: DictConfig, folder: Path) -> Path:
     if job.corpus is not None:
         return Path(job.corpus)
     corpus = read_manifest(folder).get("corpus") if (folder / MANIFEST).is_file() else None
-    if corpus is None:
+    if not isinstance(corpus, str):
         raise ValueError(f"{folder}: its manifest names no corpus; give corpus=DIR, a folder with items/ and heldout/")
     return ROOT / corpus
