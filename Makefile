@@ -18,7 +18,7 @@ DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup browser test test-interop reproduce reproduce-NAME figures claims verify report wandb-replay publish plan bench bench-gpu lock $(SINGLE)
+.PHONY: help setup browser test test-interop reproduce reproduce-NAME figures claims verify report wandb-replay publish plan bench bench-gpu lock stress $(SINGLE)
 
 # A heading, and a line for each target from the ## after its name.
 group = echo; echo "$(1)"; for target in $(2); do \
@@ -28,7 +28,7 @@ help:
 	@echo "Averaging checkpoints in pre-training, measured again on small models. Times are for 2 CPU cores."
 	@$(call group,See the result (nothing is trained),figures report verify)
 	@$(call group,Do it again,reproduce reproduce-NAME claims plan wandb-replay)
-	@$(call group,Work on it,setup test test-interop publish bench bench-gpu lock)
+	@$(call group,Work on it,setup test test-interop stress publish bench bench-gpu lock)
 	@echo
 	@echo "NAME is one of $(SINGLE:reproduce-%=%)" | fold -s -w 110
 	@echo "SCALE=$(SCALE): or smoke (a minute, proves wiring alone), gpu, paper (bigger machines). SEEDS=0,1,... trains each seed."
@@ -60,6 +60,9 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 
 test-interop: setup ## checkpoints that the writers' own packages make, merged and trained on (about 10 minutes)
 	OMP_NUM_THREADS=1 $(PY) tests/interop/check.py
+
+stress: setup ## kills, damaged inputs, full disks and rival writers by the thousand (about 40 minutes); goes on where it stopped
+	$(PY) tests/stress/stress.py --jobs $(JOBS)
 
 reproduce: setup ## train, merge and score everything for one seed, draw it, lay it beside the published seeds (about 40 minutes)
 	@$(REPRODUCE) experiment=all

@@ -35,7 +35,10 @@ def main() -> None:
 
     part = Path(options.scale) / "published" if options.published else Path(options.scale)
     study, out = Study(options.runs_dir / part), options.out_dir / part
-    recorded = study.experiments()
+    try:
+        recorded = study.experiments()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     known = sorted({*recorded, *configured_experiments()})
     if unknown := set(options.names) - set(known):
         raise SystemExit(f"error: {', '.join(sorted(unknown))}: no such experiment; choose of {', '.join(known)}")

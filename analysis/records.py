@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from math import fsum
@@ -12,8 +11,17 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from whole import (
+    read_config,
+    read_items,
+    read_measurement,
+    whole_curve,
+    whole_mapping,
+    whole_measurement,
+    whole_records,
+)
 
-from pma.files import MANIFEST, complete_lines, read_manifest
+from pma.files import MANIFEST, read_manifest, read_rows
 from pma.records import read_records, signal_to_noise_table
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
@@ -88,6 +96,10 @@ class Study:
             self._tables[path] = read(path)
         return self._tables[path].copy()
 
+    def _manifest(self, folder: str) -> dict[str, Any]:
+        """Manifest of a folder, empty where there is none."""
+        return self.manifest(folder) if self.has(folder, MANIFEST) else {}
+
     # ---- experiments
 
     def experiments(self) -> list[str]:
@@ -104,19 +116,22 @@ class Study:
 
         Raises:
             Missing: when there is none.
+            ValueError: for a damaged one; also when it lacks what is then looked up in it.
         """
-        try:
-            return read_manifest(self.root / folder)
-        except ValueError as error:
-            raise Missing(str(error)) from None
+        if not (self.root / folder / MANIFEST).is_file():
+            raise Missing(f"{self.root / folder}: no {MANIFEST} there; make the records again")
+        manifest = read_manifest(self.root / folder)
+        return whole_mapping(manifest, self.root / folder / MANIFEST)
 
     def records(self, experiment: str) -> pd.DataFrame:
         """Records of an experiment, one row a score.
 
         Raises:
             Missing: when there are none.
+            ValueError: when the file is damaged, or not whole.
         """
-        return self._table(self.file(experiment, "records.csv"), read_records)
+        path = self.file(experiment, "records.csv")
+        return self._table(path, lambda path: whole_records(read_records(path), self._manifest(experiment), path))
 
     def items(self, experiment: str) -> pd.DataFrame:
         """Values of an experiment's single items: one row a model, task and metric, a list in column `values`.
@@ -124,7 +139,7 @@ class Study:
         Raises:
             Missing: when there are none.
         """
-        return self._table(self.file(experiment, "items.parquet"), pd.read_parquet)
+        return self._table(self.file(experiment, "items.parquet"), read_items)
 
     def item_counts(self, experiment: str) -> pd.DataFrame:
         """How many items each task of an experiment has: columns suite, task, items.
@@ -146,7 +161,10 @@ class Study:
         Raises:
             Missing: when it is not there.
         """
-        return self._table(self.file(experiment, f"{name}.csv"), pd.read_csv)
+        path = self.file(experiment, f"{name}.csv")
+        return self._table(
+            path, lambda path: whole_measurement(read_measurement(path), self._manifest(experiment), path)
+        )
 
     def signal_to_noise(self) -> dict[tuple[str, str], float]:
         """Signal to noise by (task, metric), from the main run's snapshots of Figure 4, or of Figure 5, the same ones.
@@ -173,7 +191,7 @@ class Study:
             training = fsum(self._training({f for f in folders if seed_of(f) == seed}) for seed in seeds) / len(seeds)
             scoring = fsum(m["seconds"] / len({seed_of(run) for run in m["runs"]}) for m in manifests)
             return float(training + scoring)
-        except (Missing, KeyError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError):
             return float("nan")
 
     def _training(self, folders: Iterable[str]) -> float:
@@ -229,10 +247,11 @@ class Study:
 
         Raises:
             Missing: when it is not there.
+            ValueError: for a damaged one; also when it lacks what is then looked up in it.
         """
         path = self.file(self.run_folder(run, seed), "config.yaml")
         if path not in self._configs:  # parsing is slow, and every figure asks for sizes
-            self._configs[path] = yaml.safe_load(path.read_text(encoding="utf-8"))
+            self._configs[path] = read_config(path)
         return copy.deepcopy(self._configs[path])
 
     def parameters(self, run: str) -> int:
@@ -248,6 +267,8 @@ class Study:
 
         Raises:
             Missing: when they are not there.
+            ValueError: for a damaged file, or one that ends before the run did.
         """
-        lines = complete_lines(self.file(self.run_folder(run, seed), "metrics.jsonl"))
-        return pd.DataFrame(map(json.loads, lines))
+        folder = self.run_folder(run, seed)
+        path = self.file(folder, "metrics.jsonl")
+        return whole_curve(pd.DataFrame(read_rows(path, tokens=int)), self._manifest(folder).get("tokens", 0), path)

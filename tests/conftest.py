@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONGEST = (
     "test_end_to_end.py",
+    "test_stress.py",
     "test_many_processes.py",
     "test_docs.py",
 )  # begun last, they would end last

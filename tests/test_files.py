@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pma import files
-from pma.files import publish_folder, write_json
+from pma.files import publish_folder, read_json, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -140,3 +140,22 @@ def test_json_is_standard_or_not_written(tmp_path):
         with pytest.raises(ValueError, match="b.json: .*JSON"):
             write_json(tmp_path / "b.json", {"x": value})
     assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ('{"tokens": "7"}', "tokens is '7', no whole number"),
+        ('{"tokens": true}', "tokens is 'True', no whole number"),
+        ('{"tokens": 7.5}', "tokens is '7.5', no whole number"),
+        ("{}", "has no tokens"),
+        ("[" * 10000, "not readable as JSON"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(tmp_path, text, message):
+    path = tmp_path / "state.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"state.json: .*{message}"):
+        read_json(path, tokens=int)
+    path.write_text('{"tokens": 7}')
+    assert read_json(path, tokens=int) == {"tokens": 7}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from pma.layout import (
     run_window,
     snapshot_dir,
     tokens_of,
+    trajectory,
     window,
 )
 
@@ -108,3 +111,11 @@ def test_the_last_positions_are_every_so_many_back_from_the_end(have, n, every):
 def test_a_gap_is_wider_than_the_others():
     assert gaps([100, 200, 400, 500]) == [(200, 400)]
     assert gaps([100, 200, 300, 350]) == gaps([100, 900]) == gaps([7]) == []
+
+
+@pytest.mark.parametrize("fork", [7, [], {}, {"run": 7, "tokens": 3}, {"run": "../a", "tokens": 3}, {"run": "a"}])
+def test_a_fork_of_a_run_that_is_none_is_refused(tmp_path, fork):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({"continues": fork}))
+    with pytest.raises(ValueError, match="run/manifest.json: continues is .*, not the run and tokens of a fork"):
+        trajectory(tmp_path / "run")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MANIFEST = "manifest.json"
+_KINDS: dict[type, str] = {int: "whole number", str: "text", list: "list", dict: "object"}
 
 
 def sha256_file(path: Path) -> str:
@@ -24,43 +25,47 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
+def read_json(path: Path, *keys: str, **kinds: type) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
         keys: that it must have.
+        kinds: the same, each with the type of its value: `tokens=int`.
 
     Raises:
         ValueError: when the file is damaged, holds no object, or lacks a key.
         FileNotFoundError: when there is none.
     """
-    return _json_object(path.read_bytes(), f"{path}", keys)
+    return _json_object(path.read_bytes(), f"{path}", keys, kinds)
 
 
-def _json_object(data: bytes, where: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+def _json_object(data: bytes, where: str, keys: tuple[str, ...], kinds: dict[str, type]) -> dict[str, Any]:
     mend = "put back the file that was written, or make it again"
     try:
         value = json.loads(data)
-    except ValueError as error:  # also of bytes that are no text
+    except (ValueError, RecursionError) as error:  # also of bytes that are no text
         raise ValueError(f"{where}: not readable as JSON ({error}); {mend}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{where}: a JSON object should stand there, not {str(value)[:40]}; {mend}")
-    if lacking := [key for key in keys if key not in value]:
+    if lacking := [key for key in (*keys, *kinds) if key not in value]:
         raise ValueError(f"{where}: has no {', '.join(lacking)}; {mend}")
+    for key, kind in kinds.items():
+        if not isinstance(value[key], kind) or isinstance(value[key], bool):
+            raise ValueError(f"{where}: {key} is {str(value[key])[:40]!r}, no {_KINDS[kind]}; {mend}")
     return value
 
 
-def read_manifest(folder: Path, *keys: str) -> dict[str, Any]:
+def read_manifest(folder: Path, *keys: str, **kinds: type) -> dict[str, Any]:
     """manifest.json of a published folder.
 
     Args:
-        keys: that it must have.
+        keys, kinds: that it must have, as of `read_json`.
 
     Raises:
         ValueError: when the folder or its manifest is missing or damaged, or lacks a key.
     """
     try:
-        return read_json(folder / MANIFEST, *keys)
+        return read_json(folder / MANIFEST, *keys, **kinds)
     except FileNotFoundError:
         raise ValueError(f"{folder}: no {MANIFEST} there; give the folder of a snapshot, a merge or a run") from None
 
@@ -262,17 +267,17 @@ def complete_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def read_rows(path: Path, *keys: str) -> list[dict[str, Any]]:
+def read_rows(path: Path, *keys: str, **kinds: type) -> list[dict[str, Any]]:
     """Rows of a file that is written a line at a time, as JSON objects; none where there is no file.
 
     Args:
-        keys: that every row must have.
+        keys, kinds: that every row must have, as of `read_json`.
 
     Raises:
         ValueError: for a damaged line other than the last, which a kill can leave half written.
     """
     lines = complete_lines(path) if path.is_file() else []
-    return [_json_object(line.encode(), f"{path}, line {i}", keys) for i, line in enumerate(lines, 1)]
+    return [_json_object(line.encode(), f"{path}, line {i}", keys, kinds) for i, line in enumerate(lines, 1)]
 
 
 @cache

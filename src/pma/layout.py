@@ -47,8 +47,14 @@ def trajectory(run_dir: Path) -> dict[int, Path]:
     if not (run_dir / MANIFEST).exists() or "continues" not in (manifest := read_manifest(run_dir)):
         return own
     fork = manifest["continues"]
-    before = trajectory(run_dir.with_name(fork["run"]))
-    return {tokens: path for tokens, path in before.items() if tokens < fork["tokens"]} | own
+    parent, tokens = (fork.get(key) if isinstance(fork, dict) else None for key in ("run", "tokens"))
+    if not isinstance(parent, str) or Path(parent).name != parent or parent == run_dir.name or type(tokens) is not int:
+        raise ValueError(
+            f"{run_dir / MANIFEST}: continues is {str(fork)[:80]!r}, not the run and tokens of a fork; put back the "
+            f"file that was written"
+        )
+    before = trajectory(run_dir.with_name(parent))
+    return {at: path for at, path in before.items() if at < tokens} | own
 
 
 def checkpoint_dir(run_dir: Path, tokens: int) -> Path:

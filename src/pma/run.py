@@ -52,11 +52,16 @@ def trained_tokens(cfg: DictConfig) -> int:
     folder = run_folder(cfg)
     if not (folder / MANIFEST).exists():
         return 0
-    manifest = read_manifest(folder, "config_hash", "tokens")
+    manifest = read_manifest(folder, config_hash=str, tokens=int)
     if manifest["config_hash"] != identity(cfg):
         raise ValueError(
             f"{folder} holds another run (config hash {manifest['config_hash']}, yours is {identity(cfg)}; compare "
             f"its config.yaml): give yours another name with run_id=NAME, or remove the folder"
+        )
+    if manifest["tokens"] > cfg.train.total_tokens:
+        raise ValueError(
+            f"{folder / MANIFEST}: {manifest['tokens']:,} tokens, and the run has {cfg.train.total_tokens:,}; put back "
+            f"the file that was written, or remove it: the run goes on from its newest checkpoint"
         )
     return manifest["tokens"]
 

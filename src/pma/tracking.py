@@ -301,7 +301,7 @@ class Tracker:
     def __init__(self, folder: Path, resume_tokens: int, tracking: Any, **run: Any) -> None:
         self._path = folder / "metrics.jsonl"
         if self._path.exists():
-            kept = [row for row in read_rows(self._path, "tokens") if row["tokens"] <= resume_tokens]
+            kept = [row for row in read_rows(self._path, tokens=int) if row["tokens"] <= resume_tokens]
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open(self._path, "a", encoding="utf-8")
         self._run = Run(folder.parent, tracking, **run)

@@ -108,5 +108,28 @@ def test_what_is_no_plain_adapter_is_refused(tmp_path, model_folder):
     with pytest.raises(ValueError, match="model: no adapter, and .* is one; merge one kind only"):
         pma.merge([dora[0], model], tmp_path / "out")
     (dora[0] / "adapter_config.json").unlink()
-    with pytest.raises(ValueError, match="adapter_config.json: missing or no JSON"):
+    with pytest.raises(ValueError, match="adapter_config.json: missing, and without it"):
         pma.merge(dora, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ("[]", "a JSON object should stand there"),
+        ('[["r", 3]]', "a JSON object should stand there"),
+        ("{", "not readable as JSON"),
+        (json.dumps({**CONFIG, "r": "3"}), "r is '3'"),
+        (json.dumps({**CONFIG, "r": True}), "r is 'True'"),
+        (json.dumps({k: v for k, v in CONFIG.items() if k != "r"}), "r is 'None'"),
+        (json.dumps({**CONFIG, "lora_alpha": None}), "lora_alpha is 'None'"),
+        (json.dumps({**CONFIG, "rank_pattern": [3]}), "rank_pattern is"),
+        (json.dumps({**CONFIG, "alpha_pattern": {"q": "6"}}), "alpha_pattern is"),
+    ],
+)
+def test_a_damaged_config_is_refused_though_all_have_the_same(tmp_path, nothing_left, content, message):
+    folders = [adapter(tmp_path / str(i), i) for i in range(2)]
+    for folder in folders:
+        (folder / "adapter_config.json").write_text(content)
+    with pytest.raises(ValueError, match=f"0/adapter_config.json: .*{message}") as error:
+        pma.merge(folders, tmp_path / "out")
+    assert "\n" not in str(error.value) and nothing_left(tmp_path)

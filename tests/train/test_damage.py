@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,9 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_gives_the_same_bi
         ("checkpoints/tokens-000000000007680/state.json", "[]", "a JSON object should stand there, not \\[\\]"),
         ("checkpoints/tokens-000000000007680/state.json", "{}", "has no tokens"),
         ("checkpoints/tokens-000000000007680/state.json", '{"tok', "not readable as JSON"),
+        ("checkpoints/tokens-000000000007680/state.json", '{"tokens": 7424}', "7424 tokens is not what the name"),
+        ("checkpoints/tokens-000000000007680/state.json", '{"tokens": "7680"}', "no whole number"),
+        ("checkpoints/tokens-000000000007680/state.json", '{"tokens": 7680, "files": [1]}', "hashes are damaged"),
         ("manifest.json", "null", "a JSON object should stand there, not None"),
         ("manifest.json", "{}", "has no config_hash, tokens"),
         ("metrics.jsonl", "", "ends at 0 tokens, but the checkpoint stands at 7,680"),
@@ -93,3 +97,19 @@ def test_a_damaged_corpus_is_not_trained_on(lab, data_dir, stopped, tmp_path, da
     assert not (lab.folder("to_damage") / "manifest.json").exists()
     shutil.rmtree(corpus)
     assert go_on(lab, f"data_dir={tmp_path / 'data'}", "stop=2560").is_dir()
+
+
+@pytest.mark.parametrize("parts", [{"train": 7}, {"train": {}}, {"train": {"tokens": "many", "sha256": ""}}])
+def test_a_damaged_manifest_of_the_corpus_is_named(lab, data_dir, copied, tmp_path, parts):
+    shutil.copytree(data_dir, tmp_path / "data")
+    (corpus,) = (tmp_path / "data" / "corpora").glob("test-*")
+    (corpus / "manifest.json").write_text(json.dumps({"dtype": "uint16", "parts": parts}))
+    with pytest.raises(ValueError, match=r"manifest.json: not the manifest of a corpus; remove .*, which builds"):
+        go_on(lab, f"data_dir={tmp_path / 'data'}")
+
+
+def test_a_manifest_that_says_more_than_the_run_has_is_refused(lab, copied):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps({**manifest, "tokens": 10**9}))
+    with pytest.raises(ValueError, match="manifest.json: 1,000,000,000 tokens, and the run has 15,360"):
+        go_on(lab)

@@ -105,6 +105,10 @@ def test_a_checkpoint_that_failed_once_is_tried_again_before_any_later_one(
     assert _value(watch.output, "sma_2", 300) == 2.5
 
 
+def test_a_window_of_a_billion_is_filled_as_far_as_it_goes():
+    assert KeptMerge("wma", 10**9, None).window(300, [100, 200, 300]) == [100, 200, 300]
+
+
 def test_a_checkpoint_is_given_up_after_three_tries_and_tried_again_after_a_restart(
     run, tmp_path, make_job, look, read_rows, monkeypatch, capsys
 ):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from transformers import AutoTokenizer
 
 from pma.choose.candidates import Candidate
 from pma.choose.kept import Scored
@@ -21,7 +20,7 @@ from pma.merge.checkpoints import RunCheckpoints
 from pma.merge.formats import open_source
 from pma.merge.memory import Trial, trials
 from pma.merge.options import Part, select
-from pma.model.build import assets_folder, load_architecture, load_weights
+from pma.model.build import assets_folder, load_architecture, load_tokenizer, load_weights
 
 _AT_ONCE = 32  # merges of one pass, at most
 _SOURCES = 64  # their checkpoints, at most, for the distances between these grow with the square of their number
@@ -43,7 +42,7 @@ class Judge:
         newest = run.checkpoints[end]
         self._at_once = max(1, min(_AT_ONCE, job.memory // _bytes_of(newest, self._part)))
         place = assets_folder(newest, job.assets)
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        tokenizer = load_tokenizer(place)
         self._model = load_architecture(place)
         torch.set_num_threads(cpu_threads(job.threads))
         self._cache = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # candidates.jsonl keeps the scores

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import index
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pma.files import read_manifest, sha256_file
+from pma.files import MANIFEST, read_manifest, sha256_file
 
 
 def require_intact(folder: Path, part: str) -> None:
@@ -24,8 +23,12 @@ def require_intact(folder: Path, part: str) -> None:
     Raises:
         ValueError: naming the file that is missing, cut short or changed.
     """
-    manifest = read_manifest(folder, "dtype", "parts")
-    for path, size, digest in _files(folder, manifest, part):
+    manifest = read_manifest(folder, dtype=str, parts=dict)
+    try:
+        files = list(_files(folder, manifest, part))
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError(f"{folder / MANIFEST}: not the manifest of a corpus; {_mend(folder)}") from None
+    for path, size, digest in files:
         there = path.stat().st_size if path.is_file() else 0
         if there != size:
             raise ValueError(f"{path}: {there:,} bytes instead of {size:,}; {_mend(folder)}")
@@ -39,11 +42,11 @@ def _mend(folder: Path) -> str:
 
 def _files(folder: Path, manifest: dict[str, Any], part: str) -> Iterator[tuple[Path, int, str | None]]:
     """Each file of a part with its bytes and, where it is to be checked, its SHA-256."""
-    width = np.dtype(manifest["dtype"]).itemsize
+    width = {"uint16": 2, "uint32": 4}[manifest["dtype"]]
     if (own := manifest["parts"].get(part)) is not None:
-        yield folder / f"{part}.bin", own["tokens"] * width, own["sha256"]
+        yield folder / f"{part}.bin", index(own["tokens"]) * width, own["sha256"]
         if part == "instruct":
-            yield folder / f"{part}.mask.bin", own["tokens"], own.get("mask_sha256")
+            yield folder / f"{part}.mask.bin", index(own["tokens"]), own.get("mask_sha256")
     for source in manifest.get("hub", ()) if part == "train" else ():
         for shard in source["shards"]:
-            yield folder / shard["file"], shard["tokens"] * width, None
+            yield folder / shard["file"], index(shard["tokens"]) * width, None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from pma.config import ROOT, hash_json
 from pma.device import choose_device
@@ -18,7 +18,7 @@ from pma.evaluate.tasks import write_tasks
 from pma.evaluate.vllm import DTYPE, VllmScorer, tensor_parallel_size, vllm_class
 from pma.files import MANIFEST, read_manifest, write_json
 from pma.merge.card import add_scores
-from pma.model.build import load_pretrained
+from pma.model.build import load_pretrained, load_tokenizer, loading
 from pma.snapshot import content_of
 from pma.words import print_next
 
@@ -66,7 +66,8 @@ def evaluate(job: DictConfig) -> None:
 def _newest_source(folder: Path) -> str | None:
     """The newest source of a merge, where it lies here as a folder that can be scored."""
     sources = read_manifest(folder).get("sources") if (folder / MANIFEST).is_file() else None
-    newest = Path(sources[-1]["folder"]) if sources else None
+    last = sources[-1] if isinstance(sources, list) and sources else None
+    newest = Path(str(last.get("folder"))) if isinstance(last, dict) else None
     return str(newest) if newest is not None and _is_model(newest) and any(newest.glob("tokenizer*")) else None
 
 
@@ -103,8 +104,9 @@ def _score(job: DictConfig, folder: Path, suite: Suite, weights_hash: str) -> li
     if suite.name != "paper":
         model = load_pretrained(folder)
     else:  # may be too large for anything but the type it is stored in
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with loading(folder):
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+    tokenizer = load_tokenizer(folder)
     scorer = Scorer(suite, model, tokenizer, Path(job.cache_dir), choose_device(job.device), job.threads)
     return scorer.score(weights_hash)
 
@@ -142,6 +144,6 @@ def _corpus(job: DictConfig, folder: Path) -> Path:
     if job.corpus is not None:
         return Path(job.corpus)
     corpus = read_manifest(folder).get("corpus") if (folder / MANIFEST).is_file() else None
-    if corpus is None:
+    if not isinstance(corpus, str):
         raise ValueError(f"{folder}: its manifest names no corpus; give corpus=DIR, a folder with items/ and heldout/")
     return ROOT / corpus

@@ -61,8 +61,14 @@ def read_scores(path: Path) -> tuple[list[Score], ItemValues] | None:
         return None
     except ValueError as error:
         raise ValueError(f"{error}; or remove it, and it is scored again") from None
-    items = {(entry["task"], entry["metric"]): entry["values"] for entry in cached["items"]}
-    return [Score(**score) for score in cached["scores"]], items
+    try:
+        items = {(entry["task"], entry["metric"]): list(map(float, entry["values"])) for entry in cached["items"]}
+        scores = [Score(**score) for score in cached["scores"]]
+        if not all(isinstance(score.value, (int, float)) for score in scores):
+            raise TypeError("a score that is no number")
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"{path}: not the scores that were written; remove it, and it is scored again") from None
+    return scores, items
 
 
 class CachedScorer:

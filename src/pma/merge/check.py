@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pma.files import MANIFEST, read_manifest
+from pma.files import MANIFEST, read_json, read_manifest
 from pma.merge import diagnose
 from pma.merge.formats import Source, open_source, stack
 from pma.merge.options import Options, Part, Policy
@@ -54,11 +53,8 @@ def _drop_tied_heads(sources: Sequence[Source]) -> None:
     if not holders or len(holders) == len(sources):
         return
     for source in sources:
-        try:
-            tied = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))["tie_word_embeddings"]
-        except (OSError, ValueError, KeyError):
-            return
-        if not tied:
+        config = source.folder / "config.json"
+        if not config.is_file() or not read_json(config).get("tie_word_embeddings"):
             return
     for source in holders:
         del source.tensors[_HEAD]

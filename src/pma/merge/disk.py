@@ -242,4 +242,5 @@ def _provenance(merge: Merge, prepared: Plan, seen: Seen, warnings: Sequence[str
     if sources[-1].dequantized:
         part["dequantized"] = True
     provenance |= part
-    return provenance | ({"corpus": newest["corpus"]} if "corpus" in newest else {})
+    corpus = newest.get("corpus")
+    return provenance | ({"corpus": corpus} if isinstance(corpus, str) else {})

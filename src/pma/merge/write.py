@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pma.files import MANIFEST, write_json
+from pma.files import MANIFEST, read_json, write_json
 from pma.merge.card import CARD, model_card
 from pma.merge.formats import ADAPTER, DCP, SAFETENSORS, SIZES, Source, TensorInfo
 from pma.merge.ranks import Group
@@ -45,6 +45,8 @@ def assets(source: Source, folder: Path | None) -> list[Path]:
     ]
     for path in kept:
         _require_own(path)
+        if path.name == _CONFIG:
+            read_json(path)  # a damaged one makes a model that nothing loads
     return kept
 
 
@@ -72,7 +74,7 @@ def copy_assets(paths: Sequence[Path], output: Path, dtype: str | None, source: 
         write_json(output / _ADAPTER_CONFIG, source.adapter)
     config = output / _CONFIG
     if (dtype or source.dequantized) and config.is_file():  # from_pretrained believes it, whatever the file holds
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = read_json(config)
         if source.dequantized:
             values.pop("quantization_config", None)
         values.pop("torch_dtype", None)

@@ -10,7 +10,8 @@ tied). Active parameters are all of them but the experts a token is not routed t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoTokenizer,
     LlamaConfig,
     MixtralConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Qwen3Config,
     Qwen3MoeConfig,
 )
@@ -97,12 +100,37 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json in it; give the folder of a snapshot or of a merged model")
-    result: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
+    with loading(folder):
+        result: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
     model, report = result
     _require_whole(report, str(folder))
     return adapt(model)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder.
+
+    Raises:
+        ValueError: when there is none, or a damaged one.
+    """
+    with loading(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn whatever transformers makes of damaged files of a folder into one error that names it.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    try:
+        yield
+    except Exception as error:  # a config or tokenizer that says something odd fails anywhere in transformers
+        first = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{folder}: not loaded ({first}); put its config and tokenizer back as they were") from None
 
 
 def assets_folder(checkpoint: Path, assets: str | None) -> Path:
@@ -123,9 +151,13 @@ def load_architecture(folder: Path) -> PreTrainedModel:
 
     Args:
         folder: see `assets_folder`.
+
+    Raises:
+        ValueError: for a config that no model can be built from.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return adapt(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+    with loading(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return adapt(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
 def _require_whole(report: dict[str, Any], source: str) -> None:

@@ -110,5 +110,8 @@ def _newest(folder: Path) -> tuple[int, float]:
     lines = complete_lines(path) if path.is_file() else []
     if not lines:
         return 0, float("nan")
-    row = json.loads(lines[-1])
-    return int(row["tokens"]), float(row["loss"])
+    try:
+        row = json.loads(lines[-1])
+        return int(row["tokens"]), float(row["loss"])
+    except (ValueError, TypeError, KeyError):  # the run itself refuses a damaged file, by name
+        return 0, float("nan")

@@ -79,4 +79,4 @@ class ScoredMerges:
         return self._scores / "merges" / f"{self.key(recipe)}.json"
 
     def _scores_file(self, file: Path) -> Path:
-        return self._scores / read_json(file, "scores")["scores"]
+        return self._scores / read_json(file, scores=str)["scores"]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 
 from pma.files import publish_folder, read_json, write_json
-from pma.layout import checkpoints
+from pma.layout import checkpoints, position_of
 from pma.merge.formats import DCP
 from pma.merge.formats.dcp_metadata import read_metadata
 from pma.model.build import copy_parameters, laid_out_as
@@ -106,9 +106,15 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     """
     if not (folder / "state.json").is_file():
         raise ValueError(f"{folder}: no checkpoint there (state.json is missing); give a folder under RUN/checkpoints")
-    state = read_json(folder / "state.json", "tokens")
-    _require_unchanged(folder, state.get("files", {}))  # the first checkpoints had no hashes
-    tokens = int(state["tokens"])
+    state = read_json(folder / "state.json", tokens=int)
+    tokens, hashes = state["tokens"], state.get("files", {})  # the first checkpoints had no hashes
+    named = position_of(folder.name) if folder.name.startswith("tokens-") else None  # a merge may have any name
+    if not isinstance(hashes, dict) or named not in (None, tokens):
+        raise ValueError(
+            f"{folder / 'state.json'}: {tokens} tokens is not what the name of its folder says, or its hashes are "
+            f"damaged; remove the folder: the run then goes on from the checkpoint before"
+        )
+    _require_unchanged(folder, hashes)
     stored = _read(folder, model)
     shapes = {name: tuple(value.shape) for name, value in stored["weights"].items()}
     if shapes != {name: tuple(p.shape) for name, p in model.named_parameters()}:

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoTokenizer
 
 from pma import __version__
 from pma.device import cpu_threads
 from pma.files import MANIFEST, read_manifest, revision, write_json, write_text
-from pma.model.build import parameter_counts
+from pma.model.build import load_tokenizer, parameter_counts
 from pma.run import identity, is_fork, parent_folder, run_folder
 from pma.snapshot import complete_snapshot
 from pma.train.world import World
@@ -36,9 +35,9 @@ class RunManifest:
     def __init__(self, cfg: DictConfig, corpus: Path, world: World) -> None:
         self.fields = _fields(cfg, corpus, world)
         self._cfg, self._folder, self._writes = cfg, run_folder(cfg), world.first
-        self._tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
-        known = (self._folder / MANIFEST).exists()
-        self._seconds_before = read_manifest(self._folder).get("seconds", 0.0) if known else 0.0
+        self._tokenizer = load_tokenizer(corpus / "tokenizer")
+        seconds = read_manifest(self._folder).get("seconds") if (self._folder / MANIFEST).exists() else None
+        self._seconds_before = seconds if isinstance(seconds, (int, float)) else 0.0
 
     def begin(self, tokens: int) -> None:
         """Write the resolved config, and the manifest at the position in tokens that this call starts from."""

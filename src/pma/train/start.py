@@ -52,7 +52,7 @@ def _require_metrics(cfg: DictConfig, tokens: int) -> None:
     """Refuse to go on with metrics that end before the checkpoint: the run's curve would have a hole for good."""
     path, interval = run_folder(cfg) / "metrics.jsonl", cfg.train.log_interval * cfg.scale.batch_tokens
     begin = cfg.init.parent.tokens if is_fork(cfg) else cfg.init.tokens or 0
-    logged = [row["tokens"] for row in read_rows(path, "tokens")]
+    logged = [row["tokens"] for row in read_rows(path, tokens=int)]
     due, newest = tokens - tokens % interval, max(logged, default=begin)
     if newest < due and (logged or cfg.init.checkpoint is None):  # whose position is not known here
         raise ValueError(

@@ -62,7 +62,7 @@ class Watch:
         self.policy = Policy(suspicious=job.suspicious)
         self.policy.check()
         metrics = self.output / "metrics.jsonl"
-        self.rows = read_rows(metrics, "position")
+        self.rows = read_rows(metrics, position=int)
         self.failures: dict[int, int] = {}  # tries that failed, by position
         self.axis = Axis(tokens_per_step=job.tokens_per_step)
         self._said: set[Any] = set()  # what is said once

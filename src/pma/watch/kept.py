@@ -39,7 +39,7 @@ class KeptMerge:
             raise ValueError(f"recipes: {self.method} needs n; only ema runs without a window")
         if self.n is not None and self.n < 1:
             raise ValueError(f"recipes: n={self.n}: give at least 1 checkpoint")
-        method_weights(self.method, self.n or 2, self.alpha)
+        method_weights(self.method, 2, self.alpha)  # not n: a window of a billion is filled as far as it goes
 
     @property
     def name(self) -> str:

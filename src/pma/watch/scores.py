@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from pma.device import choose_device
 from pma.merge.options import Part
-from pma.records import Record, write_records
+from pma.records import Record, read_records, write_records
 
 if TYPE_CHECKING:
     from pma.evaluate.scorer import Score
@@ -90,15 +90,13 @@ class FolderScorer:
         return {(score.task, score.metric): score for score in scores}
 
     def _load(self, folder: Path) -> None:
-        from transformers import AutoTokenizer
-
         from pma.evaluate.scorer import Scorer
-        from pma.model.build import load_architecture
+        from pma.model.build import load_architecture, load_tokenizer
 
         job = self._job
         place = self.require(folder)
         self._model = load_architecture(place)
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        tokenizer = load_tokenizer(place)
         self._scorer = Scorer(
             self._suite, self._model, tokenizer, self._cache_dir, choose_device(job.device), job.threads
         )
@@ -116,12 +114,10 @@ def records_of(run: str, suite: str, method: str, n: int, tokens: int, scores: S
 
 def add_records(path: Path, records: list[Record]) -> None:
     """Put the records of one position into a CSV, ordered by tokens; earlier ones of that position are replaced."""
-    import pandas as pd
-
     if not records:
         return
     tokens = records[0].tokens
-    past = [Record(**row) for row in pd.read_csv(path).to_dict("records")] if path.is_file() else []
+    past = [Record(**row) for row in read_records(path).to_dict("records")] if path.is_file() else []
     before = [record for record in past if record.tokens < tokens]
     after = [record for record in past if record.tokens > tokens]
     write_records(path, [*before, *records, *after])

@@ -7,19 +7,21 @@ is the sum of the ranks. `lora=factors` averages A and B apart instead: small, a
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pma.files import read_json
 from pma.merge.formats.base import SIZES, Source, TensorInfo, View
 
 CONFIG = "adapter_config.json"
 ADAPTER, ADAPTER_TORCH = "adapter_model.safetensors", "adapter_model.bin"
 _FACTOR = re.compile(r"\.lora_(embedding_)?(?P<side>[AB])(\.|$)")
+_LARGEST = 1e9  # of a rank or scale that is one
 _SAME = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out")
 
 
@@ -33,10 +35,29 @@ class Adapter(View):
     def __init__(self, inner: Source) -> None:
         super().__init__(inner, inner.tensors)
         path = inner.folder / CONFIG
-        try:
-            self.adapter = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            raise ValueError(f"{path}: missing or no JSON, and without it an adapter means nothing; fetch it") from None
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, and without it an adapter means nothing; fetch it")
+        self.adapter = read_json(path)
+        if self.adapter.get("peft_type") == "LORA":
+            _require_numbers(path, self.adapter)
+
+
+def _require_numbers(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a config whose rank and scale are no numbers: the ranks of a merge are counted from them."""
+
+    def positive(value: Any, kind: Any = (int, float)) -> bool:
+        return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < _LARGEST
+
+    def pattern(value: Any, kind: Any = (int, float)) -> bool:
+        return value is None or (isinstance(value, dict) and all(positive(each, kind) for each in value.values()))
+
+    fits = {"r": positive(config.get("r"), int), "lora_alpha": positive(config.get("lora_alpha"))}
+    fits |= {"rank_pattern": pattern(config.get("rank_pattern"), int)}
+    fits |= {"alpha_pattern": pattern(config.get("alpha_pattern"))}
+    for key in [key for key, fit in fits.items() if not fit]:
+        raise ValueError(
+            f"{path}: {key} is {str(config.get(key))[:40]!r}, and without it an adapter means nothing; fetch it"
+        )
 
 
 class _Stacked(View):

@@ -10,7 +10,8 @@ import math
 import mmap
 import re
 import zipfile
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def is_model(tensor: str) -> bool:
     return not _NOT_THE_MODEL.match(tensor)
 
 
+def _tile(shape: tuple[int, ...], boxes: Mapping[tuple[int, ...], tuple[int, ...]]) -> bool:
+    """Whether boxes, their sides by where they begin, hold each element of a tensor once."""
+    if not math.prod(shape):
+        return True
+    edges = []
+    for axis, side in enumerate(shape):
+        places = {0, side}.union(*((at[axis], at[axis] + sides[axis]) for at, sides in boxes.items()))
+        edges.append(sorted(places))
+        if edges[-1][0] < 0 or edges[-1][-1] > side:
+            return False
+    held = np.zeros([len(places) - 1 for places in edges], np.uint32)  # of the cells between the edges
+    for at, sides in boxes.items():
+        spans = zip(edges, at, sides, strict=True)
+        held[tuple(slice(bisect_left(e, first), bisect_left(e, first + side)) for e, first, side in spans)] += 1
+    return bool((held == 1).all())
+
+
 class DcpSource(Source):
     """A torch distributed checkpoint. No tensor is ever whole in memory.
 
@@ -86,8 +104,7 @@ class DcpSource(Source):
             infos[tensor] = TensorInfo(dtype, tuple(kept.size))
             sizes = {tuple(chunk.offsets): tuple(chunk.sizes) for chunk in kept.chunks}
             where = {offset or (0,) * len(kept.size): info for offset, info in items.get(tensor, [])}
-            missing = sizes.keys() - where.keys()
-            if missing or sum(map(math.prod, sizes.values())) != infos[tensor].count:
+            if sizes.keys() - where.keys() or not _tile(infos[tensor].shape, sizes):
                 raise ValueError(f"{folder}: tensor {tensor} is not whole in it; save the checkpoint again")
             self._shards[tensor] = sorted(
                 (self._shard(tensor, at, sizes[at], info, dtype) for at, info in where.items() if at in sizes),
@@ -105,7 +122,7 @@ class DcpSource(Source):
         path = inside(self._home, str(info.relative_path), self._home / DCP)
         if getattr(info, "transform_descriptors", None):
             raise ValueError(f"{path}: compressed ({info.transform_descriptors}); save it without transforms")
-        if not path.is_file() or path.stat().st_size < info.offset + info.length:
+        if not info.length or not path.is_file() or path.stat().st_size < info.offset + info.length:
             raise ValueError(f"{path}: missing or truncated: {tensor} lies beyond its end; fetch it or save it again")
         window = Window(self._map(path)[info.offset : info.offset + info.length])
         try:

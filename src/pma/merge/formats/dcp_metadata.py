@@ -89,7 +89,27 @@ def read_metadata(path: Path) -> metadata.Metadata:
         found = f"it names {contents.name}" if isinstance(contents, Unknown) else f"it is a {type(contents).__name__}"
         raise ValueError(f"{path}: not the metadata of a torch distributed checkpoint ({found}); {_MEND}")
     for index, info in contents.storage_data.items():
+        if not isinstance(index, metadata.MetadataIndex):
+            raise ValueError(f"{path}: damaged, it says where {str(index)[:40]!r} lies; {_MEND}")
         if not all(hasattr(info, key) for key in ("relative_path", "offset", "length")):
             kind = info.name if isinstance(info, Unknown) else type(info).__name__
             raise ValueError(f"{path}: {kind} does not say where {index.fqn} lies; save it with torch's own writer")
+        if not _whole((info.offset, info.length)) or not isinstance(index.fqn, str):
+            raise ValueError(f"{path}: damaged, {index.fqn} lies from {info.offset}, {info.length} bytes; {_MEND}")
+    for name, kept in contents.state_dict_metadata.items():
+        if isinstance(kept, metadata.TensorStorageMetadata) and not _sound(name, kept):
+            raise ValueError(f"{path}: damaged, it gives {str(name)[:80]!r} an impossible shape or pieces; {_MEND}")
     return contents
+
+
+def _whole(values: Any) -> bool:
+    return isinstance(values, (tuple, list)) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _sound(name: Any, kept: metadata.TensorStorageMetadata) -> bool:
+    """Whether shape and pieces of a tensor are numbers that fit together, as every writer gives them."""
+    if not isinstance(name, str) or not _whole(kept.size) or not isinstance(kept.chunks, list):
+        return False
+    boxes = [(getattr(chunk, "offsets", None), getattr(chunk, "sizes", None)) for chunk in kept.chunks]
+    sides = all(_whole(side) and len(side) == len(kept.size) for box in boxes for side in box)
+    return sides and isinstance(getattr(kept.properties, "dtype", None), torch.dtype)

@@ -53,6 +53,10 @@ class TorchSource(Source):
         self._loaded: dict[str, torch.Tensor] = {}
         for path in self._files:
             for tensor, value in self._tensors(path).items():
+                if value.layout != torch.strided or value.is_meta or value.is_quantized:
+                    raise ValueError(
+                        f"{path}: {tensor} is a sparse, quantized or empty (meta) tensor; save its plain values"
+                    )
                 self._loaded[tensor] = value.detach().contiguous()
         infos = {
             k: TensorInfo(torch_dtypes().get(v.dtype, str(v.dtype)), tuple(v.shape)) for k, v in self._loaded.items()

@@ -1,0 +1,167 @@
+"""What the campaigns share: a command in a process of its own, watched and perhaps killed, and what came of it.
+
+A trial is a function of its random numbers and an empty folder. It prepares something to damage or to kill, runs the
+command that a user would type, and says what came of it. The same seed, campaign and number make the same trial.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+Verdict = Literal["right", "one line", "traceback", "wrong", "hang", "left over", "executed"]
+GOOD: tuple[Verdict, ...] = ("right", "one line")
+# A damaged pickle of these campaigns makes a file of this name where its command runs, if anything ever executes it.
+EXECUTED = "EXECUTED"
+
+# Importing torch takes longer than most trials. One process imports everything once, and each command is a fork of it:
+# it has no threads by then, and OMP_NUM_THREADS=1 keeps it so.
+WARM = (
+    "torch",
+    "transformers",
+    "pandas",
+    "pma.merge.__main__",
+    "pma.merge.disk",
+    "pma.merge.recipes",
+    "pma.merge.formats.dcp",
+    "pma.watch.__main__",
+    "pma.watch.follow",
+    "pma.choose.__main__",
+    "pma.train.__main__",
+    "pma.train.loop",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial, and what to read when it is bad."""
+
+    verdict: Verdict
+    note: str = ""
+
+
+Trial = Callable[[Random, Path], Outcome]
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Trials of one kind.
+
+    Args:
+        trials: how many a whole campaign has.
+        sample: how many of them `make test` runs.
+    """
+
+    name: str
+    trial: Trial
+    trials: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code (negative: a signal), what it printed, seconds; `hung` when it had to be ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    hung: bool = False
+    killed: bool = False
+
+    @property
+    def traceback(self) -> bool:
+        """It crashed, or printed a traceback."""
+        return "Traceback (most recent call last)" in self.stderr or (self.code < 0 and not (self.killed or self.hung))
+
+
+def _run(argv: list[str], folder: str, environment: dict[str, str]) -> None:
+    os.setsid()  # a kill takes what the command started with it
+    os.chdir(folder)
+    os.environ.update(environment)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+    sys.argv = argv
+    if argv[0].endswith(".py"):
+        sys.path.insert(0, str(Path(argv[0]).parent))
+        runpy.run_path(argv[0], run_name="__main__")
+    else:
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+
+
+def warm() -> multiprocessing.context.ForkServerContext:
+    """The context whose processes have imported torch and the commands."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(WARM))
+    return context
+
+
+def command(
+    module: str,
+    *arguments: str,
+    folder: Path,
+    kill_after: float | None = None,
+    seconds: float = 240,
+    environment: dict[str, str] | None = None,
+) -> Ended:
+    """Run `python -m MODULE ARGUMENTS` in `folder`, or `python MODULE ARGUMENTS` where it is a script.
+
+    Args:
+        kill_after: seconds after which it and what it started are killed (SIGKILL), if it still runs.
+        seconds: after which it counts as hung, and is killed.
+    """
+    logs = [folder / ".stdout", folder / ".stderr"]
+    for log in logs:
+        log.unlink(missing_ok=True)
+    began = time.monotonic()
+    process = warm().Process(target=_run, args=([module, *arguments], str(folder), environment or {}))
+    process.start()
+    process.join(seconds if kill_after is None else kill_after)
+    killed = process.exitcode is None and kill_after is not None
+    hung = process.exitcode is None and kill_after is None
+    if killed or hung:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it had not become a group of its own yet
+            process.kill()
+        process.join()
+    stdout, stderr = (log.read_text(errors="replace") if log.exists() else "" for log in logs)
+    return Ended(process.exitcode, stdout, stderr, time.monotonic() - began, hung, killed)
+
+
+def names(folder: Path) -> set[str]:
+    """Every path below a folder, but for what `command` writes there."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {".stdout", ".stderr"}
+
+
+def refusal(ended: Ended, folder: Path, before: set[str], about: str) -> Outcome | None:
+    """What is plain without a look at the output: executed, hang, traceback, a refusal; None: it says it succeeded.
+
+    A refusal is good when it is one line, says `about` (the name of what is damaged), and leaves what lay there before.
+    """
+    if (folder / EXECUTED).exists():
+        return Outcome("executed", ended.stderr[-300:])
+    if ended.hung:
+        return Outcome("hang", f"{ended.seconds:.0f} s")
+    if ended.traceback:
+        return Outcome("traceback", ended.stderr[-600:])
+    if ended.code == 0:
+        return None
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    if len(errors) != 1:
+        return Outcome("traceback", f"exit {ended.code} without one line that says why: {ended.stderr[-400:]}")
+    if about not in errors[0]:  # a command that refuses everything would pass otherwise
+        return Outcome("traceback", f"a line without {about}: {errors[0]}")
+    if new := names(folder) - before:
+        return Outcome("left over", f"{sorted(new)[:5]} after {errors[0]}")
+    return Outcome("one line", errors[0])
