@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -140,3 +141,50 @@ def test_json_is_standard_or_not_written(tmp_path):
         with pytest.raises(ValueError, match="b.json: .*JSON"):
             write_json(tmp_path / "b.json", {"x": value})
     assert names(tmp_path) == ["a.json"]
+
+
+def _dead() -> int:
+    """The number of a process that has ended."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_what_killed_processes_left_aside_goes_under_whatever_name(tmp_path):
+    host, dead = socket.gethostname(), _dead()
+    (tmp_path / f".gone.partial-{host}-{dead}").mkdir()  # of a checkpoint that nobody publishes again
+    (tmp_path / f".out.json.partial-{host}-{dead}").touch()
+    (tmp_path / f".mine.partial-{host}-{os.getpid()}").mkdir()  # another thread
+    write_json(tmp_path / "out.json", {})
+    assert names(tmp_path) == [f".mine.partial-{host}-{os.getpid()}", "out.json"]
+
+
+def test_a_folder_that_is_removed_has_no_half_under_its_name(tmp_path, monkeypatch):
+    publish(tmp_path / "out", "text")
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)  # a kill comes
+    files.remove_folder(tmp_path / "out")
+    assert [name for name in names(tmp_path) if not name.startswith(".out.partial-")] == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_an_error_of_a_full_disk_names_what_was_written(tmp_path, number):
+    for publishing in (publish_folder, files.publish_file):
+        with pytest.raises(OSError, match=r"out\.json"), publishing(tmp_path / "out.json"):
+            raise OSError(number, os.strerror(number))  # as of os.pwrite
+        with pytest.raises(OSError, match=r"out\.json.*Error while serializing"), publishing(tmp_path / "out.json"):
+            raise files.SafetensorError("Error while serializing: No space left on device (os error 28)")
+    assert names(tmp_path) == []
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    files.append_line(path, "first")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"rows\.jsonl"):
+            files.append_line(path, "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    files.append_line(path, "third")
+    assert path.read_text() == "first\nthird\n"
