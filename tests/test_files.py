@@ -161,9 +161,22 @@ def test_what_killed_processes_left_aside_goes_under_whatever_name(tmp_path):
 
 def test_a_folder_that_is_removed_has_no_half_under_its_name(tmp_path, monkeypatch):
     publish(tmp_path / "out", "text")
-    monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)  # a kill comes
+    monkeypatch.setattr(files, "_remove", lambda path: None)  # a kill comes
     files.remove_folder(tmp_path / "out")
     assert [name for name in names(tmp_path) if not name.startswith(".out.partial-")] == []
+
+
+def test_without_a_descriptor_left_nothing_is_left_over(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(RuntimeError), publish_folder(tmp_path / "out") as aside:
+        (aside / "below").mkdir()
+        (aside / "below/text").write_text("half")
+        free = os.open(tmp_path, os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        raise RuntimeError
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])

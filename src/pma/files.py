@@ -186,7 +186,8 @@ def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
         ValueError: with `replace=False`, when `final` exists or another process is writing it.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _publishing(final, wait=replace) as locked:
+    # The other is a descriptor to clean up with, where the process has no more of them.
+    with _publishing(final, wait=replace) as locked, open(os.devnull) as spare:
         if not replace and os.path.lexists(final):
             raise ValueError(f"{final}: exists already; give another folder or remove it")
         sweep(final.parent, final.name, locked)
@@ -209,7 +210,8 @@ def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
         except BaseException:
             if replace and old.exists() and not final.exists():
                 os.replace(old, final)
-            shutil.rmtree(aside, ignore_errors=True)
+            spare.close()
+            _remove(aside)
             raise
 
 
@@ -291,11 +293,14 @@ def remove_folder(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    """Remove a file or folder as far as it can be; with one descriptor left, where shutil.rmtree takes two a level."""
+    with suppress(OSError):
+        if not path.is_dir() or path.is_symlink():
             path.unlink()
+            return
+        for name in os.listdir(path):
+            _remove(path / name)
+        path.rmdir()
 
 
 def _runs(process: int) -> bool:
