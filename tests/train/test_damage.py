@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,17 @@ def test_a_damaged_corpus_is_not_trained_on(lab, data_dir, stopped, tmp_path, da
     assert not (lab.folder("to_damage") / "manifest.json").exists()
     shutil.rmtree(corpus)
     assert go_on(lab, f"data_dir={tmp_path / 'data'}", "stop=2560").is_dir()
+
+
+def test_what_a_kill_left_aside_goes_though_its_name_never_comes_again(lab, copied):
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    left = [
+        copied / kept / f".tokens-000000000005120.partial-{socket.gethostname()}-{done.pid}{old}"
+        for kept in ("snapshots", "checkpoints")
+        for old in ("", "-old")
+    ]
+    for folder in left:
+        folder.mkdir()
+    go_on(lab, "stop=10240")
+    assert not any(folder.exists() for folder in left)
