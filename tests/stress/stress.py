@@ -24,6 +24,9 @@ from tqdm import tqdm
 
 os.environ.update(OMP_NUM_THREADS="1", WANDB_MODE="disabled", HF_HUB_OFFLINE="1", PMA_NEXT="no")
 
+# The process that all commands are forked from imports the campaigns too.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+
 import campaigns
 from campaign import GOOD, Campaign, Outcome, Verdict
 
