@@ -41,9 +41,9 @@ def test_workers_end_when_their_parent_alone_is_killed(tmp_path):
 
 
 INTERRUPTED = """
-import signal, sys, time
-from pma.processes import ended_by_interrupt, submit
-from pma.reproduce.local import spawned
+import multiprocessing, signal, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from pma.processes import ended_by_interrupt, start_worker, submit
 
 def work(seconds):
     try:
@@ -56,7 +56,8 @@ def work(seconds):
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with spawned(2) as pool, ended_by_interrupt():  # one of the two has nothing to do
+        context = multiprocessing.get_context("spawn")  # as pma.reproduce.local, which takes longer to import
+        with ProcessPoolExecutor(2, context, start_worker) as pool, ended_by_interrupt():  # one has nothing to do
             submit(pool, work, 60).result()
     except KeyboardInterrupt:
         sys.exit(130)
