@@ -156,7 +156,7 @@ def test_a_full_disk_is_named_whatever_library_writes(tmp_path, model_folder, no
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
-        with pytest.raises(OSError, match=r"out.*File too large|out.*could not be written"):
+        with pytest.raises(OSError, match=r"File too large.*out|out.*could not be written"):
             pma.merge([folder], tmp_path / "out", format=format)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
