@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -159,3 +160,63 @@ def test_a_value_of_another_kind_is_named(tmp_path, text, message):
         read_json(path, tokens=int)
     path.write_text('{"tokens": 7}')
     assert read_json(path, tokens=int) == {"tokens": 7}
+
+
+def _dead() -> int:
+    """The number of a process that has ended."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_what_killed_processes_left_aside_goes_under_whatever_name(tmp_path):
+    host, dead = socket.gethostname(), _dead()
+    (tmp_path / f".gone.partial-{host}-{dead}").mkdir()  # of a checkpoint that nobody publishes again
+    (tmp_path / f".out.json.partial-{host}-{dead}").touch()
+    (tmp_path / f".mine.partial-{host}-{os.getpid()}").mkdir()  # another thread
+    write_json(tmp_path / "out.json", {})
+    assert names(tmp_path) == [f".mine.partial-{host}-{os.getpid()}", "out.json"]
+
+
+def test_a_folder_that_is_removed_has_no_half_under_its_name(tmp_path, monkeypatch):
+    publish(tmp_path / "out", "text")
+    monkeypatch.setattr(files, "_remove", lambda path: None)  # a kill comes
+    files.remove_folder(tmp_path / "out")
+    assert [name for name in names(tmp_path) if not name.startswith(".out.partial-")] == []
+
+
+def test_without_a_descriptor_left_nothing_is_left_over(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(RuntimeError), publish_folder(tmp_path / "out") as aside:
+        (aside / "below").mkdir()
+        (aside / "below/text").write_text("half")
+        free = os.open(tmp_path, os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        raise RuntimeError
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_an_error_of_a_full_disk_names_what_was_written(tmp_path, number):
+    for publishing in (publish_folder, files.publish_file):
+        with pytest.raises(OSError, match=r"out\.json"), publishing(tmp_path / "out.json"):
+            raise OSError(number, os.strerror(number))  # as of os.pwrite
+        with pytest.raises(OSError, match=r"out\.json.*Error while serializing"), publishing(tmp_path / "out.json"):
+            raise files.SafetensorError("Error while serializing: No space left on device (os error 28)")
+    assert names(tmp_path) == []
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    files.append_line(path, "first")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"rows\.jsonl"):
+            files.append_line(path, "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    files.append_line(path, "third")
+    assert path.read_text() == "first\nthird\n"

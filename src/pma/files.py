@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,8 +16,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError
+
 MANIFEST = "manifest.json"
 _KINDS: dict[type, str] = {int: "whole number", str: "text", list: "list", dict: "object"}
+# What is aside: of which final name, and whose it is. Processes of several machines may write to one disk, where their
+# numbers can be the same.
+_ASIDE = re.compile(r"\.(?P<name>.+)\.partial-(?P<host>.+)-(?P<process>\d+)(?:-old)?")
+_swept: set[Path] = set()  # folders of files, once each process
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_file(path: Path) -> str:
@@ -79,7 +87,6 @@ def _fsync(path: Path) -> None:
 
 
 def _staging(final: Path) -> Path:
-    # Processes of several machines may write to one disk, where their numbers can be the same.
     return final.with_name(f".{final.name}.partial-{socket.gethostname()}-{os.getpid()}")
 
 
@@ -93,16 +100,62 @@ def write_bytes(path: Path, data: bytes) -> None:
 def publish_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file aside to write to; on success it is flushed to the disk and renamed to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _swept:
+        sweep(path.parent)
+        _swept.add(path.parent)
     aside = _staging(path)
     try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with _naming(path):
+            with open(aside, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say what could not be written: where a write fails, the system names no file, and safetensors neither."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, or nothing: what a full disk took of it is cut off again.
+
+    Raises:
+        OSError: naming the file.
+    """
+    left = memoryview(f"{line}\n".encode())
+    with open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            with _naming(path):
+                while left:
+                    left = left[file.write(left) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def _flush(folder: Path) -> None:
+    """Bring a folder to the disk, its files readable as the user's umask has it: safetensors lets only the owner."""
+    readers = folder.stat().st_mode & 0o666
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.stat().st_nlink == 1:  # not a trainer's file that is linked here
+            path.chmod(readers)
+        _fsync(path)
+    _fsync(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -138,32 +191,32 @@ def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
         ValueError: with `replace=False`, when `final` exists or another process is writing it.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _publishing(final, wait=replace) as locked:
+    # The other is a descriptor to clean up with, where the process has no more of them.
+    with _publishing(final, wait=replace) as locked, open(os.devnull) as spare:
         if not replace and os.path.lexists(final):
             raise ValueError(f"{final}: exists already; give another folder or remove it")
-        _sweep(final, locked)
+        sweep(final.parent, final.name, locked)
         aside = _staging(final)
+        old = aside.with_name(f"{aside.name}-old")
         aside.mkdir()
         try:
-            yield aside
-            readers = aside.stat().st_mode & 0o666  # as the user's umask has it; safetensors lets only the owner read
-            for path in sorted(aside.rglob("*")):
-                if path.is_file() and path.stat().st_nlink == 1:  # not a trainer's file that is linked here
-                    path.chmod(readers)
-                _fsync(path)
-            _fsync(aside)
+            with _naming(final):
+                yield aside
+                _flush(aside)
             if replace and final.exists():  # moved away whole first, so that the final name never shows a part of it
-                old = aside.with_name(f"{aside.name}-old")
                 os.replace(final, old)
                 os.replace(aside, final)
-                shutil.rmtree(old)
+                _remove(old)
             elif os.path.lexists(final):
                 raise ValueError(f"{final}: came into being meanwhile; give another folder or remove it")
             else:
                 os.replace(aside, final)
             _fsync(final.parent)
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
+            if replace and old.exists() and not final.exists():
+                os.replace(old, final)
+            spare.close()
+            _remove(aside)
             raise
 
 
@@ -210,26 +263,53 @@ def _is_open_file(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _sweep(final: Path, locked: bool) -> None:
-    """Remove the folders aside whose process is dead.
+def sweep(folder: Path, own: str | None = None, locked: bool = False) -> None:
+    """Remove from a folder what killed processes left aside, under whatever name.
 
-    Processes of this machine are asked for by number. Those of another machine are dead if we hold the lock; on a disk
-    without locks nobody knows, and their folders stay.
+    Processes of this machine are asked for by number. Of another machine's nobody knows, but that they are dead where
+    we hold their lock.
+
+    Args:
+        own: final name that this process is about to publish.
+        locked: whether it holds the lock of that name.
     """
-    prefix, here = f".{final.name}.partial-", socket.gethostname()
-    for path in final.parent.iterdir():
-        if not path.name.startswith(prefix):
+    here, us = socket.gethostname(), os.getpid()
+    try:
+        there = list(folder.iterdir())
+    except OSError:  # there is none, or one that we may write to and not read
+        return
+    for path in there:
+        if (match := _ASIDE.fullmatch(path.name)) is None:
             continue
-        host, _, number = path.name.removeprefix(prefix).removesuffix("-old").rpartition("-")
-        dead = number.isdecimal() and not _runs(int(number)) if host == here else locked
+        process, ours = int(match["process"]), match["name"] == own
+        dead = ours and locked
+        if match["host"] == here:  # ours by number and not by name: another thread is writing it
+            dead = ours if process == us else not _runs(process)
         if dead:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a published folder: it is away at once, so that a kill leaves no half of it under its name."""
+    aside = _staging(folder)
+    aside = aside.with_name(f"{aside.name}-old")
+    os.replace(folder, aside)
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder as far as it can be; with one descriptor left, where shutil.rmtree takes two a level."""
+    with suppress(OSError):
+        if not path.is_dir() or path.is_symlink():
+            path.unlink()
+            return
+        for name in os.listdir(path):
+            _remove(path / name)
+        path.rmdir()
 
 
 def _runs(process: int) -> bool:
-    """Whether another process of that number runs on this machine."""
-    if process == os.getpid():
-        return False
+    """Whether a process of that number runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pma.files import MANIFEST, complete_lines, read_manifest, read_rows, revision, write_text
+from pma.files import MANIFEST, append_line, complete_lines, read_manifest, read_rows, revision, write_text
 from pma.layout import list_by_tokens, snapshot_dir
 
 WANDB = "wandb"  # folder of offline runs, beside the runs' own
@@ -303,14 +303,13 @@ class Tracker:
         if self._path.exists():
             kept = [row for row in read_rows(self._path, tokens=int) if row["tokens"] <= resume_tokens]
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = open(self._path, "a", encoding="utf-8")
+        self._path.touch()
         self._run = Run(folder.parent, tracking, **run)
 
     def log(self, tokens: int, **metrics: float) -> None:
         """Write one row of metrics after `tokens` tokens."""
         row = {"tokens": tokens, **metrics}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        append_line(self._path, json.dumps(row))
         self._run.log(row)
 
     def made(self, weights: Sequence[Weights]) -> None:
@@ -323,5 +322,4 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
         self._run.finish(kind is None, sent=str(len(complete_lines(self._path))))

@@ -66,10 +66,22 @@ def test_one_that_no_trainer_marks_is_taken_when_it_is_quiet_and_whole(tmp_path)
     assert not complete(folder)
     os.utime(folder / "model.safetensors", (OLD, OLD))
     assert complete(folder)
+    ahead = time.time() + 3600  # as a host's clock has it that runs ahead
+    os.utime(folder / "model.safetensors", (ahead, ahead))
+    assert complete(folder)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-4])
     os.utime(folder / "model.safetensors", (OLD, OLD))
     assert not complete(folder)
+
+
+def test_one_that_we_may_not_read_is_said_to_be_so(trainer, monkeypatch):
+    def forbidden(folder, **options):
+        raise PermissionError(13, "Permission denied", f"{folder}/model.safetensors")
+
+    monkeypatch.setattr("pma.merge.checkpoints.open_source", forbidden)
+    with pytest.raises(PermissionError, match=r"model\.safetensors"):
+        complete(trainer / "checkpoint-100")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import resource
 import shutil
 from types import SimpleNamespace
 
@@ -144,6 +145,21 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, snapshots_of_a_run, n
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left"):
         pma.merge(folders, tmp_path / "out")
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("format,most", [("safetensors", 4096), ("dcp", 8192)])
+def test_a_full_disk_is_named_whatever_library_writes(tmp_path, model_folder, nothing_left, format, most):
+    # torch writes a zip a tensor, which is longer than the tensors
+    tensors = {f"w{k}": torch.ones(64) for k in range(20)}
+    folder = model_folder(tmp_path / "a", tensors)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*out|out.*could not be written"):
+            pma.merge([folder], tmp_path / "out", format=format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert nothing_left(tmp_path)
 
 

@@ -22,6 +22,7 @@ Verdict = Literal["right", "one line", "traceback", "wrong", "hang", "left over"
 GOOD: tuple[Verdict, ...] = ("right", "one line")
 # A damaged pickle of these campaigns makes a file of this name where its command runs, if anything ever executes it.
 EXECUTED = "EXECUTED"
+HANG = 300  # seconds after which a command counts as hung: a busy machine can make seconds minutes
 
 # Importing torch takes longer than most trials. One process imports everything once, and each command is a fork of it:
 # it has no threads by then, and OMP_NUM_THREADS=1 keeps it so.
@@ -38,6 +39,7 @@ WARM = (
     "pma.choose.__main__",
     "pma.train.__main__",
     "pma.train.loop",
+    "campaigns",
 )
 
 
@@ -84,14 +86,17 @@ class Ended:
         return "Traceback (most recent call last)" in self.stderr or (self.code < 0 and not (self.killed or self.hung))
 
 
-def _run(argv: list[str], folder: str, environment: dict[str, str]) -> None:
+def _run(argv: list[str], folder: str, environment: dict[str, str], before: Callable[[], None] | None) -> None:
     os.setsid()  # a kill takes what the command started with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     os.chdir(folder)
     os.environ.update(environment)
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
     sys.argv = argv
+    if before is not None:
+        before()
     if argv[0].endswith(".py"):
         sys.path.insert(0, str(Path(argv[0]).parent))
         runpy.run_path(argv[0], run_name="__main__")
@@ -106,13 +111,67 @@ def warm() -> multiprocessing.context.ForkServerContext:
     return context
 
 
+class Running:
+    """`python -m MODULE ARGUMENTS` in `folder`, begun.
+
+    Args:
+        before: called in its process first, to take something from it: a limit, another user. A function of a module.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        folder: Path,
+        environment: dict[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        self._logs = [folder / ".stdout", folder / ".stderr"]
+        for log in self._logs:
+            log.unlink(missing_ok=True)
+        self._began = time.monotonic()
+        argv = [module, *arguments]
+        self._process = warm().Process(target=_run, args=(argv, str(folder), environment or {}, before))
+        self._process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.exitcode is None
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end, at most so long; whether it came."""
+        self._process.join(seconds)
+        return not self.alive
+
+    def send(self, number: int) -> None:
+        """Send a signal to it and to what it started."""
+        assert self._process.pid is not None
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:  # it had not become a group of its own yet
+            os.kill(self._process.pid, number)
+
+    def end(self, seconds: float, killed: bool = False) -> Ended:
+        """Wait for its end; after `seconds` it counts as hung, and is killed."""
+        self._process.join(seconds)
+        hung = self.alive
+        if hung:
+            self.send(signal.SIGKILL)
+            self._process.join()
+        stdout, stderr = (log.read_text(errors="replace") if log.exists() else "" for log in self._logs)
+        assert self._process.exitcode is not None
+        return Ended(self._process.exitcode, stdout, stderr, time.monotonic() - self._began, hung, killed)
+
+
 def command(
     module: str,
     *arguments: str,
     folder: Path,
     kill_after: float | None = None,
-    seconds: float = 240,
+    seconds: float = HANG,
     environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
 ) -> Ended:
     """Run `python -m MODULE ARGUMENTS` in `folder`, or `python MODULE ARGUMENTS` where it is a script.
 
@@ -120,23 +179,11 @@ def command(
         kill_after: seconds after which it and what it started are killed (SIGKILL), if it still runs.
         seconds: after which it counts as hung, and is killed.
     """
-    logs = [folder / ".stdout", folder / ".stderr"]
-    for log in logs:
-        log.unlink(missing_ok=True)
-    began = time.monotonic()
-    process = warm().Process(target=_run, args=([module, *arguments], str(folder), environment or {}))
-    process.start()
-    process.join(seconds if kill_after is None else kill_after)
-    killed = process.exitcode is None and kill_after is not None
-    hung = process.exitcode is None and kill_after is None
-    if killed or hung:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it had not become a group of its own yet
-            process.kill()
-        process.join()
-    stdout, stderr = (log.read_text(errors="replace") if log.exists() else "" for log in logs)
-    return Ended(process.exitcode, stdout, stderr, time.monotonic() - began, hung, killed)
+    running = Running(module, *arguments, folder=folder, environment=environment, before=before)
+    killed = kill_after is not None and not running.ends_within(kill_after)
+    if killed:
+        running.send(signal.SIGKILL)
+    return running.end(seconds, killed)
 
 
 def names(folder: Path) -> set[str]:

@@ -109,6 +109,8 @@ def main() -> None:
     parser.add_argument("--sample", action="store_true", help="the few trials that make test runs")
     arguments = parser.parse_args()
     os.environ.update(ENVIRONMENT)  # of all commands
+    # The process that all commands are forked from imports the campaigns too.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     picked = [every[name] for name in arguments.only or every]
     if arguments.trial is not None:
         for campaign in picked:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,17 @@ def test_a_manifest_that_says_more_than_the_run_has_is_refused(lab, copied):
     (copied / "manifest.json").write_text(json.dumps({**manifest, "tokens": 10**9}))
     with pytest.raises(ValueError, match="manifest.json: 1,000,000,000 tokens, and the run has 15,360"):
         go_on(lab)
+
+
+def test_what_a_kill_left_aside_goes_though_its_name_never_comes_again(lab, copied):
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    left = [
+        copied / kept / f".tokens-000000000005120.partial-{socket.gethostname()}-{done.pid}{old}"
+        for kept in ("snapshots", "checkpoints")
+        for old in ("", "-old")
+    ]
+    for folder in left:
+        folder.mkdir()
+    go_on(lab, "stop=10240")
+    assert not any(folder.exists() for folder in left)

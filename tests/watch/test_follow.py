@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,6 +160,54 @@ def test_a_checkpoint_that_is_complete_late_gets_its_row_and_records(
     table = pd.read_csv(watch.output / "records.csv")
     assert table["tokens"].tolist() == [100, 100, 200, 200, 300, 300]
     assert table[table["method"] == "sma_2"]["value"].tolist() == [1.0, 1.5, 2.0]  # 300 was merged without 200
+
+
+def test_a_row_that_a_full_disk_cut_off_is_written_once(run, tmp_path, make_job, look, read_rows):
+    job = make_job(run, tmp_path / "out", [{"method": "sma", "n": 2}], keep=9)
+    watch = Watch(job)
+    look(watch)
+    metrics = watch.output / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text(lines[0])
+    watch = Watch(job)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    watch.step = _small_files(watch.step, len(lines[0]) + 5, before)
+    look(watch)
+    assert metrics.read_text() == lines[0]
+    look(watch)
+    assert metrics.read_text() == "".join(lines)
+
+
+def _small_files(step, most, before):
+    """The first call is on a full disk: rows do not fit; merges, which are there, are not written."""
+
+    def once(*arguments):
+        limits = (most, before[1]) if not calls else before
+        calls.append(arguments)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        try:
+            return step(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    calls = []
+    return once
+
+
+def test_what_a_killed_watch_left_aside_goes_though_its_checkpoint_is_gone(run, tmp_path, make_job):
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    aside = [tmp_path / "out" / place for place in ("held", "merged/sma_2")]
+    aside = [folder / f".50.partial-{socket.gethostname()}-{done.pid}" for folder in aside]
+    for folder in aside:
+        folder.mkdir(parents=True)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        follow(make_job(run, tmp_path / "out", [{"method": "sma", "n": 2}], poll=0.01, idle=0.01))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert not any(folder.exists() for folder in aside)
 
 
 def test_impossible_jobs_are_refused_before_any_work(run, tmp_path, make_job):

@@ -36,7 +36,8 @@ def complete(checkpoint: Path) -> bool:
         return _opens(checkpoint)
     files = [checkpoint] if checkpoint.is_file() else checkpoint.glob("*")
     newest = max((path.stat().st_mtime for path in files), default=time.time())
-    return time.time() - newest > _QUIET and _opens(checkpoint)
+    # Either way: the clock of the host that writes may run hours ahead of ours, and its files come from the future.
+    return abs(time.time() - newest) > _QUIET and _opens(checkpoint)
 
 
 def _opens(checkpoint: Path) -> bool:
@@ -44,6 +45,8 @@ def _opens(checkpoint: Path) -> bool:
         return zipfile.is_zipfile(checkpoint)  # torch.save's format, whose table of contents is written last
     try:
         open_source(checkpoint, prefix="").close()
+    except PermissionError:  # waiting does not help
+        raise
     except (ValueError, OSError):
         return False
     return True

@@ -7,7 +7,8 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +215,21 @@ class ModelFolder:
         """Nothing is open."""
 
 
+@contextmanager
+def dcp_errors(folder: Path) -> Iterator[None]:
+    """Turn what torch raises where it cannot write a distributed checkpoint into an error of the disk.
+
+    Its exception is none that a program expects: it inherits from BaseException.
+    """
+    from torch.distributed.checkpoint import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        reason = next(iter(error.failures.values()))[0]
+        raise OSError(f"{folder}: the distributed checkpoint could not be written ({reason})") from error
+
+
 def to_dcp(folder: Path) -> None:
     """Turn the safetensors files of a folder into a torch distributed checkpoint, reading them memory-mapped."""
     from safetensors import safe_open
@@ -224,7 +240,8 @@ def to_dcp(folder: Path) -> None:
     files = sorted(folder.glob("model*.safetensors"))
     handles = [safe_open(path, framework="pt") for path in files]
     state = {name: handle.get_tensor(name) for handle in handles for name in handle.keys()}
-    checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+    with dcp_errors(folder):
+        checkpoint.save(state, checkpoint_id=folder, no_dist=True)
     del state, handles
     metadata = read_metadata(folder / DCP)
     metadata.storage_meta = None  # where, and under which random number, torch wrote: other bytes at every call

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
 from pma.device import cpu_threads
-from pma.processes import end_with_parent
+from pma.processes import ended_by_interrupt, start_worker, submit
 from pma.reproduce.bar import ScoringBar, TrainingBar
 from pma.reproduce.clock import Clock
 from pma.reproduce.experiment import Merged, RunMerges, RunSeed
@@ -30,7 +31,7 @@ def spawned(processes: int) -> ProcessPoolExecutor:
     They end with this process, even where it is killed.
     """
     # Spawned, because a fork of a process with OpenMP threads can hang.
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent)
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start_worker)
 
 
 class LocalProcesses:
@@ -51,7 +52,7 @@ class LocalProcesses:
         failed: list[str] = []
         threads = cpu_threads(job.threads)
         bar = TrainingBar({task.run: self._configs[task.run] for task in tasks})
-        with spawned(job.jobs) as pool:
+        with spawned(job.jobs) as pool, ended_by_interrupt():
             while waiting and not failed and clock.left() != 0 or running:
                 if not failed and clock.left() != 0:
                     blocked = {task.run for task in (*waiting, *running.values())}
@@ -60,7 +61,7 @@ class LocalProcesses:
                     for task in ready[: job.jobs - len(running)]:
                         waiting.remove(task)
                         overrides = [*task.overrides, f"threads={share}", *self._minutes()]
-                        running[pool.submit(train_run, overrides, quiet=True)] = task
+                        running[submit(pool, train_run, overrides, quiet=True)] = task
                 for future in wait(running, _LOOK_SECONDS, return_when=FIRST_COMPLETED).done:
                     task = running.pop(future)
                     if (error := future.result()) is not None:
@@ -90,17 +91,18 @@ class LocalProcesses:
         at_once = 1 if self._job.scale.scoring == "vllm" or models < _WORTH_PROCESSES else self._job.jobs
         pool: Executor = ThreadPoolExecutor(1) if at_once == 1 else spawned(at_once)
         try:
-            tasks, models_of = self._submit_scoring(pool, at_once, work)
-            bar = ScoringBar(models)
-            for experiment, futures in zip(experiments, tasks, strict=True):
-                while unfinished := [future for future in futures if not future.done()]:
-                    self._clock.check()
-                    wait(unfinished, _LOOK_SECONDS)
-                    bar.look(sum(count for future, count in models_of.items() if future.done()))
-                if failed := [error for future in futures if (error := future.result()) is not None]:
-                    raise ValueError(f"scoring failed: {failed[0]}. Call again after mending: what is done is kept")
-                yield experiment, scored_runs(self._job, [experiment], self._configs)
-            bar.close()
+            with ended_by_interrupt():
+                tasks, models_of = self._submit_scoring(pool, at_once, work)
+                bar = ScoringBar(models)
+                for experiment, futures in zip(experiments, tasks, strict=True):
+                    while unfinished := [future for future in futures if not future.done()]:
+                        self._clock.check()
+                        wait(unfinished, _LOOK_SECONDS)
+                        bar.look(sum(count for future, count in models_of.items() if future.done()))
+                    if failed := [error for future in futures if (error := future.result()) is not None]:
+                        raise ValueError(f"scoring failed: {failed[0]}. Call again after mending: what is done is kept")
+                    yield experiment, scored_runs(self._job, [experiment], self._configs)
+                bar.close()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -123,10 +125,11 @@ class LocalProcesses:
     ) -> tuple[list[list[Task]], dict[Task, int]]:
         """Submit work; return the tasks of each experiment, and how many models a task scores."""
         job = OmegaConf.merge(self._job, {"threads": max(1, cpu_threads(self._job.threads) // at_once)})
+        give: Callable[..., Task] = partial(submit, pool) if isinstance(pool, ProcessPoolExecutor) else pool.submit
         models_of: dict[Task, int] = {}
         tasks = []
         for shares, measured in work:
-            scoring = [pool.submit(score_task, job, self._configs[share.run, share.seed], share) for share in shares]
+            scoring = [give(score_task, job, self._configs[share.run, share.seed], share) for share in shares]
             models_of |= {task: len(share.recipes) for task, share in zip(scoring, shares, strict=True)}
-            tasks.append(scoring + [pool.submit(measure_task, job, each) for each in measured])
+            tasks.append(scoring + [give(measure_task, job, each) for each in measured])
         return tasks, models_of

@@ -7,7 +7,6 @@ goes on from either. No pickle is executed.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 
-from pma.files import publish_folder, read_json, write_json
+from pma.files import publish_folder, read_json, remove_folder, write_json
 from pma.layout import checkpoints, position_of
 from pma.merge.formats import DCP
 from pma.merge.formats.dcp_metadata import read_metadata
@@ -92,7 +91,7 @@ def drop_old_checkpoints(run_dir: Path, newest: int, fork_points: list[int]) -> 
     """Remove all checkpoints of a run but the `newest` (a count) and those at `fork_points` (tokens)."""
     passing = [path for tokens, path in checkpoints(run_dir).items() if tokens not in fork_points]
     for path in passing[:-newest]:
-        shutil.rmtree(path)
+        remove_folder(path)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from pma.config import TrainConfig
 from pma.corpus import TokenDataset, batches, mixing_weights, prepare, require_intact
+from pma.files import sweep
 from pma.layout import checkpoint_dir, snapshot_dir, snapshots
 from pma.model.build import build
 from pma.run import run_folder, target_tokens, trained_tokens
@@ -80,6 +81,10 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
     manifest = RunManifest(cfg, corpus, world)
     manifest.begin(start)
     drop_old = partial(drop_old_checkpoints, folder, t.checkpoints_kept, t.fork_points)
+    if world.first:  # a kill can have come between a checkpoint and this
+        drop_old()
+        for kept in (snapshot_dir(folder, start).parent, checkpoint_dir(folder, start).parent):
+            sweep(kept)
 
     def save_snapshot(tokens: int) -> None:
         complete = partial(manifest.complete_snapshot, tokens)

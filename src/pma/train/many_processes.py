@@ -33,8 +33,9 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from pma.device import choose_device, cpu_threads
-from pma.files import publish_folder, write_json
+from pma.files import publish_folder, remove_folder, write_json
 from pma.merge.formats import DCP, SAFETENSORS
+from pma.merge.write import dcp_errors
 from pma.model.loss import LossModule
 from pma.model.moe import routers
 from pma.train.checkpoint import file_hashes, named_state, write_state
@@ -214,13 +215,15 @@ class ManyProcesses(World):
         writing, self._writing = self._writing, None
         if writing is None:
             return
-        writing.written.result()
+        with dcp_errors(writing.folder):
+            writing.written.result()
         hashes: list[Any] = [None] * self.size
         dist.all_gather_object(hashes, file_hashes(writing.aside, f"__{self.rank}_*"))  # each of what it wrote
         if self.first:
             all_hashes = {name: value for own in hashes for name, value in own.items()}
             write_state(writing.aside, writing.tokens, all_hashes | file_hashes(writing.aside, DCP))
-            shutil.rmtree(writing.folder, ignore_errors=True)
+            if writing.folder.exists():
+                remove_folder(writing.folder)
             os.replace(writing.aside, writing.folder)
             writing.then()
         dist.barrier()

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pma import cli
-from pma.files import read_rows, write_json
+from pma.files import read_rows, sweep, write_json
 from pma.layout import gaps, positions
 from pma.merge import Options, Policy
 from pma.merge.card import add_scores
@@ -248,6 +248,8 @@ def follow(job: DictConfig) -> None:
     """
     watch = Watch(job)
     watch.output.mkdir(parents=True, exist_ok=True)
+    for folder in (watch.output / "held", *(watch.output / "merged" / recipe.name for recipe in watch.recipes)):
+        sweep(folder)  # of checkpoints that may be gone, and so never come again
     stop = _Stop()
     last = watch.last
     config = {"run_dir": str(watch.run_dir.resolve()), "recipes": [recipe.name for recipe in watch.recipes]}

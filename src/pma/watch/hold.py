@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from pma.files import publish_folder
+from pma.files import publish_folder, remove_folder
 from pma.layout import position_of
 from pma.merge.formats import open_source
 from pma.merge.options import Part
@@ -57,4 +57,4 @@ def release(folder: Path, needed: Collection[int], before: int) -> None:
     """Remove held checkpoints at positions below `before` that are not `needed`."""
     for position in held(folder):
         if position < before and position not in needed:
-            shutil.rmtree(folder / str(position))
+            remove_folder(folder / str(position))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pma.files import remove_folder
 from pma.merge import Merge, Options, Policy, merge_all, method_weights
 from pma.merge.options import Part, select
 from pma.merge.weights import SHAPES
@@ -96,7 +96,7 @@ class KeptMerge:
         """Remove all but the newest `keep` merges; a running EMA goes on from its newest, which stays."""
         merges = list(merged(folder).values())
         for path in merges[: max(0, len(merges) - max(keep, int(self.running)))]:
-            shutil.rmtree(path)
+            remove_folder(path)
 
 
 def merged(folder: Path) -> dict[int, Path]:
