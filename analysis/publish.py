@@ -23,7 +23,8 @@ from verdicts.frozen import change_text, frozen_hash, published_hash, write_publ
 from verdicts.rules import load_rules
 
 from pma.config import hash_json
-from pma.files import MANIFEST, publish_folder, write_json, write_text
+from pma.files import publish_folder, write_json, write_text
+from pma.json_files import MANIFEST
 from pma.run import scientific
 from pma.words import short
 

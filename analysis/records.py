@@ -21,7 +21,7 @@ from whole import (
     whole_records,
 )
 
-from pma.files import MANIFEST, read_manifest, read_rows
+from pma.json_files import MANIFEST, read_manifest, read_rows
 from pma.records import read_records, signal_to_noise_table
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository

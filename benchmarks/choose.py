@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pma.files import read_manifest
+from pma.json_files import read_manifest
 from pma.layout import snapshots
 
 ROOT = Path(__file__).resolve().parents[1]

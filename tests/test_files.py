@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from pma import files
-from pma.files import publish_folder, read_json, write_json
+from pma.files import publish_folder, write_json
+from pma.json_files import read_json
 
 
 def names(folder: Path) -> list[str]:

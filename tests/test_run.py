@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from pma.config import CONF_DIR, ROOT, config_hash, register
-from pma.files import read_manifest
+from pma.json_files import read_manifest
 from pma.run import identity
 
 PUBLISHED = ROOT / "runs" / "cpu" / "published"

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from records import Missing, Study
 
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 from verdicts.judge import VERDICTS as VERDICTS
 from verdicts.judge import Evidence, Judged, Numbers, judge, verdict_of
 from verdicts.rules import Claim, Common, Part, Rules, evidence_functions

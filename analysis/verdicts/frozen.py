@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pma.files import MANIFEST, read_manifest, revision, write_json, write_text
+from pma.files import revision, write_json, write_text
+from pma.json_files import MANIFEST, read_manifest
 from verdicts.rules import CLAIMS, Rules, rules_hash
 
 FROZEN = CLAIMS.with_suffix(".sha256")

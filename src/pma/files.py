@@ -18,8 +18,6 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-MANIFEST = "manifest.json"
-_KINDS: dict[type, str] = {int: "whole number", str: "text", list: "list", dict: "object"}
 # What is aside: of which final name, and whose it is. Processes of several machines may write to one disk, where their
 # numbers can be the same.
 _ASIDE = re.compile(r"\.(?P<name>.+)\.partial-(?P<host>.+)-(?P<process>\d+)(?:-old)?")
@@ -31,51 +29,6 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file, hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_json(path: Path, *keys: str, **kinds: type) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        keys: that it must have.
-        kinds: the same, each with the type of its value: `tokens=int`.
-
-    Raises:
-        ValueError: when the file is damaged, holds no object, or lacks a key.
-        FileNotFoundError: when there is none.
-    """
-    return _json_object(path.read_bytes(), f"{path}", keys, kinds)
-
-
-def _json_object(data: bytes, where: str, keys: tuple[str, ...], kinds: dict[str, type]) -> dict[str, Any]:
-    mend = "put back the file that was written, or make it again"
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:  # also of bytes that are no text
-        raise ValueError(f"{where}: not readable as JSON ({error}); {mend}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: a JSON object should stand there, not {str(value)[:40]}; {mend}")
-    if lacking := [key for key in (*keys, *kinds) if key not in value]:
-        raise ValueError(f"{where}: has no {', '.join(lacking)}; {mend}")
-    for key, kind in kinds.items():
-        if not isinstance(value[key], kind) or isinstance(value[key], bool):
-            raise ValueError(f"{where}: {key} is {str(value[key])[:40]!r}, no {_KINDS[kind]}; {mend}")
-    return value
-
-
-def read_manifest(folder: Path, *keys: str, **kinds: type) -> dict[str, Any]:
-    """manifest.json of a published folder.
-
-    Args:
-        keys, kinds: that it must have, as of `read_json`.
-
-    Raises:
-        ValueError: when the folder or its manifest is missing or damaged, or lacks a key.
-    """
-    try:
-        return read_json(folder / MANIFEST, *keys, **kinds)
-    except FileNotFoundError:
-        raise ValueError(f"{folder}: no {MANIFEST} there; give the folder of a snapshot, a merge or a run") from None
 
 
 def _fsync(path: Path) -> None:
@@ -332,32 +285,6 @@ def hash_files(folder: Path, but: tuple[str, ...] = ()) -> dict[str, str]:
     """SHA-256 of each file below `folder`, by relative name, but of those whose name ends so."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(but or "\0"))
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
-
-
-def complete_lines(path: Path) -> list[str]:
-    """Lines of a file that is written a line at a time; a kill can leave the last half written.
-
-    Raises:
-        ValueError: for a file that is no text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not readable as text ({error}); put back the file that was written") from None
-    return text[: text.rfind("\n") + 1].splitlines()
-
-
-def read_rows(path: Path, *keys: str, **kinds: type) -> list[dict[str, Any]]:
-    """Rows of a file that is written a line at a time, as JSON objects; none where there is no file.
-
-    Args:
-        keys, kinds: that every row must have, as of `read_json`.
-
-    Raises:
-        ValueError: for a damaged line other than the last, which a kill can leave half written.
-    """
-    lines = complete_lines(path) if path.is_file() else []
-    return [_json_object(line.encode(), f"{path}, line {i}", keys, kinds) for i, line in enumerate(lines, 1)]
 
 
 @cache

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from pma.files import MANIFEST, read_manifest
+from pma.json_files import MANIFEST, read_manifest
 
 _NAME = re.compile(r"tokens-(\d+)")  # parsed as a number: tokens-10 must not match tokens-100
 # checkpoint-N of the Hugging Face Trainer, step-N of torchtitan, stepN of OLMo-core (on the hub stepN-tokensMB),

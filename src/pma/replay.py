@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.config import ROOT, TrackingConfig, hash_json
-from pma.files import MANIFEST, read_manifest, read_rows
+from pma.json_files import MANIFEST, read_manifest, read_rows
 from pma.layout import snapshots
 from pma.merge.weights import method_weights
 from pma.tracking import WANDB, Run, Weights, mode_of, sent_before, snapshot_artifact

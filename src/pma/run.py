@@ -7,7 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pma.config import hash_json, scientific
-from pma.files import MANIFEST, read_manifest, sha256_file
+from pma.files import sha256_file
+from pma.json_files import MANIFEST, read_manifest
 
 
 def run_folder(cfg: DictConfig) -> Path:

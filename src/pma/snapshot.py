@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, sha256_file, write_json
+from pma.files import hash_files, publish_folder, sha256_file, write_json
+from pma.json_files import MANIFEST, read_manifest
 from pma.merge.content import source_hash
 from pma.merge.formats import open_source
 from pma.merge.options import Part

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pma.files import MANIFEST, append_line, complete_lines, read_manifest, read_rows, revision, write_text
+from pma.files import append_line, revision, write_text
+from pma.json_files import MANIFEST, complete_lines, read_manifest, read_rows
 from pma.layout import list_by_tokens, snapshot_dir
 
 WANDB = "wandb"  # folder of offline runs, beside the runs' own

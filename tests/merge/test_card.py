@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 import pma
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 from pma.merge.card import CARD, add_scores
 from pma.snapshot import verify
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed import checkpoint
 
 import pma
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 from pma.layout import snapshot_dir
 from pma.merge import decay
 from pma.merge.__main__ import MergeJob, main

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pma
-from pma.files import MANIFEST, publish_folder
+from pma.files import publish_folder
+from pma.json_files import MANIFEST
 from pma.merge import Merge, Options, Policy, average, disk, merge_all, sma, wma
 from pma.merge.disk import preview
 from pma.snapshot import content_of

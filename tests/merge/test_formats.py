@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed import checkpoint
 
 import pma
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 from pma.merge import average, sma
 from pma.merge.content import source_hash
 from pma.merge.formats import open_source

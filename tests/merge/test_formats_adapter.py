@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pma
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 
 Q, EMBED = "base_model.model.layers.0.q_proj", "base_model.model.embed"
 CONFIG = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "base_model_name_or_path": "some/base", "target_modules": ["q"]}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed import checkpoint
 
 import pma
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 from pma.merge.formats import open_source
 
 A = {"layers.0.w": torch.arange(6.0).reshape(2, 3), "layers.1.w": torch.ones(4), "head.w": torch.full((2,), 2.0)}

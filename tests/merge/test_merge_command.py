@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import pma
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 from pma.merge import Options, Policy
 from pma.merge.__main__ import MergeJob, main
 from pma.merge.options import select

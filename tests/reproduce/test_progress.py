@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from pma.files import MANIFEST, write_json
+from pma.files import write_json
+from pma.json_files import MANIFEST
 from pma.layout import checkpoint_dir, snapshot_dir
 from pma.reproduce import runs
 from pma.reproduce.experiment import RunSeed

@@ -15,7 +15,8 @@ import pytest
 from safetensors.torch import load_file
 
 from pma.config import CONF_DIR
-from pma.files import read_manifest, revision
+from pma.files import revision
+from pma.json_files import read_manifest
 from pma.layout import checkpoints, snapshots
 from pma.snapshot import verify
 from pma.train.stop import REQUEUE, StopRequest

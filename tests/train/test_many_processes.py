@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from pma.config import CONF_DIR
 from pma.corpus import TokenDataset
-from pma.files import read_manifest
+from pma.json_files import read_manifest
 from pma.layout import snapshots
 from pma.snapshot import verify
 

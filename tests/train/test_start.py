@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pma.files import read_manifest
+from pma.json_files import read_manifest
 from pma.layout import checkpoints, snapshots, trajectory
 from pma.merge import average
 from pma.model.build import build

@@ -12,7 +12,8 @@ from typing import Any
 from pma.choose.candidates import Candidate
 from pma.choose.halves import Values
 from pma.config import hash_json
-from pma.files import read_rows, write_text
+from pma.files import write_text
+from pma.json_files import read_rows
 
 
 @dataclass(frozen=True)

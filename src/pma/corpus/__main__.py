@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from pma import cli
 from pma.config import CONF_DIR, DataConfig
-from pma.files import read_manifest
+from pma.json_files import read_manifest
 from pma.words import print_next
 
 

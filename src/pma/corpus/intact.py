@@ -7,7 +7,8 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from pma.files import MANIFEST, read_manifest, sha256_file
+from pma.files import sha256_file
+from pma.json_files import MANIFEST, read_manifest
 
 
 def require_intact(folder: Path, part: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pma.ahead import ahead
 from pma.config import PARTS
 from pma.corpus.mix import Mix
-from pma.files import read_manifest
+from pma.json_files import read_manifest
 
 IGNORED = -100  # target of a position where nothing is learnt; torch's default ignore_index
 

@@ -16,7 +16,8 @@ from pma.evaluate.scorer import Score, Scorer
 from pma.evaluate.suites import Suite, load_suite, load_text
 from pma.evaluate.tasks import write_tasks
 from pma.evaluate.vllm import DTYPE, VllmScorer, tensor_parallel_size, vllm_class
-from pma.files import MANIFEST, read_manifest, write_json
+from pma.files import write_json
+from pma.json_files import MANIFEST, read_manifest
 from pma.merge.card import add_scores
 from pma.model.build import load_pretrained, load_tokenizer, loading
 from pma.snapshot import content_of

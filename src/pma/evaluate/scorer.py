@@ -24,7 +24,8 @@ from pma.config import hash_json
 from pma.device import cpu_threads
 from pma.evaluate.language_model import FastLM
 from pma.evaluate.suites import Average, Row, Suite
-from pma.files import read_json, write_text
+from pma.files import write_text
+from pma.json_files import read_json
 
 _BOOTSTRAP_DRAWS = 1000  # for metrics without a closed-form standard error
 

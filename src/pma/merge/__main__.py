@@ -84,7 +84,7 @@ def _show(folders: Sequence[str], merges: Sequence[Merge]) -> None:
 
 def _track(job: DictConfig, folders: Sequence[str], merges: Sequence[Merge]) -> None:
     """A W&B run a merge: its sources with a weight as inputs, the merged model as output."""
-    from pma.files import read_manifest
+    from pma.json_files import read_manifest
     from pma.tracking import Run, model_artifact
 
     for merge in merges:
@@ -99,7 +99,7 @@ def _track(job: DictConfig, folders: Sequence[str], merges: Sequence[Merge]) -> 
 
 def _report(job: DictConfig, chosen: Chosen, seconds: float) -> None:
     """Say what was made, and which command comes next where one can succeed."""
-    from pma.files import read_manifest
+    from pma.json_files import read_manifest
     from pma.merge.resume import advice
     from pma.merge.write import WEIGHTS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pma.files import MANIFEST, read_json, read_manifest
+from pma.json_files import MANIFEST, read_json, read_manifest
 from pma.merge import diagnose
 from pma.merge.formats import Source, open_source, stack
 from pma.merge.options import Options, Part, Policy

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pma.files import MANIFEST
+from pma.json_files import MANIFEST
 from pma.layout import gaps, last, position_of, positions, trajectory, window
 from pma.merge.formats import dcp_home, open_source
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pma import __version__
-from pma.files import MANIFEST, hash_files, publish_folder, read_manifest, write_json
+from pma.files import hash_files, publish_folder, write_json
+from pma.json_files import MANIFEST, read_manifest
 from pma.merge import diagnose, ranks, write
 from pma.merge.check import open_sources
 from pma.merge.content import source_hash

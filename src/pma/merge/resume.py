@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pma.files import MANIFEST, write_text
+from pma.files import write_text
+from pma.json_files import MANIFEST
 from pma.merge import ranks
 from pma.merge.formats import Piece, Source, TensorInfo, View, dcp_home, fetch, is_copy
 from pma.merge.formats.beside import OPTIMIZERS, open_beside, role_of

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pma.files import MANIFEST, read_json, write_json
+from pma.files import write_json
+from pma.json_files import MANIFEST, read_json
 from pma.merge.card import CARD, model_card
 from pma.merge.formats import ADAPTER, DCP, SAFETENSORS, SIZES, Source, TensorInfo
 from pma.merge.ranks import Group

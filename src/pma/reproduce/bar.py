@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from pma.files import complete_lines
+from pma.json_files import complete_lines
 from pma.reproduce.experiment import RunSeed
 from pma.reproduce.progress import missing_tokens
 from pma.run import run_folder

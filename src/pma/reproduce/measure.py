@@ -18,7 +18,8 @@ from transformers import AutoTokenizer
 from pma import cli
 from pma.config import SCORING_VERSION, hash_json, register
 from pma.corpus import prepare
-from pma.files import read_json, read_manifest, write_json, write_text
+from pma.files import write_json, write_text
+from pma.json_files import read_json, read_manifest
 from pma.layout import run_window, trajectory
 from pma.merge import average, sma
 from pma.reproduce.experiment import Recipe, RunSeed, measured_windows

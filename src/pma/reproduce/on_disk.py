@@ -15,7 +15,7 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from pma.evaluate import Suite, VllmScorer
-from pma.files import read_manifest
+from pma.json_files import read_manifest
 from pma.merge import Merge, Options, merge_all
 from pma.reproduce.experiment import Recipe
 from pma.reproduce.score_cache import ScoredMerges, any_snapshot, window_weights

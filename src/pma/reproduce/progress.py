@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pma.config import SCORING_VERSION, hash_json
-from pma.files import MANIFEST, read_manifest
+from pma.json_files import MANIFEST, read_manifest
 from pma.layout import checkpoints, snapshots
 from pma.reproduce.experiment import RunSeed, deciding
 from pma.reproduce.runs import add_parent_window, runs_of, start_tokens, windows_read

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pma.files import MANIFEST, write_json
+from pma.files import write_json
+from pma.json_files import MANIFEST
 from pma.records import (
     SIGNAL_TO_NOISE_MINIMUM,
     Items,

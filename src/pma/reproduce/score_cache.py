@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from pma.config import SCORING_VERSION, hash_json
 from pma.corpus import prepare
 from pma.evaluate import Score, read_scores
-from pma.files import read_json, read_manifest, write_json
+from pma.files import write_json
+from pma.json_files import read_json, read_manifest
 from pma.layout import run_window, snapshots
 from pma.merge.weights import method_weights
 from pma.reproduce.experiment import Recipe

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from pma.config import ModelConfig
-from pma.files import MANIFEST, hash_files, publish_folder, write_json
+from pma.files import hash_files, publish_folder, write_json
+from pma.json_files import MANIFEST
 from pma.merge import Options
 from pma.merge.formats import SIZES, Source, TensorInfo, iterate_spans, open_source
 from pma.merge.write import WEIGHTS, SafetensorsWriter

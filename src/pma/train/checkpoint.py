@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 
-from pma.files import publish_folder, read_json, remove_folder, write_json
+from pma.files import publish_folder, remove_folder, write_json
+from pma.json_files import read_json
 from pma.layout import checkpoints, position_of
 from pma.merge.formats import DCP
 from pma.merge.formats.dcp_metadata import read_metadata

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pma import __version__
 from pma.device import cpu_threads
-from pma.files import MANIFEST, read_manifest, revision, write_json, write_text
+from pma.files import revision, write_json, write_text
+from pma.json_files import MANIFEST, read_manifest
 from pma.model.build import load_tokenizer, parameter_counts
 from pma.run import identity, is_fork, parent_folder, run_folder
 from pma.snapshot import complete_snapshot

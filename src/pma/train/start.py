@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
 from pma.config import require_part, validate
-from pma.files import MANIFEST, read_rows
+from pma.json_files import MANIFEST, read_rows
 from pma.layout import checkpoints, run_window, trajectory
 from pma.merge import average
 from pma.merge.weights import sma

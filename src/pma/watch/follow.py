@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pma import cli
-from pma.files import read_rows, sweep, write_json
+from pma.files import sweep, write_json
+from pma.json_files import read_rows
 from pma.layout import gaps, positions
 from pma.merge import Options, Policy
 from pma.merge.card import add_scores

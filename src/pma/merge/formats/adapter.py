@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pma.files import read_json
+from pma.json_files import read_json
 from pma.merge.formats.base import SIZES, Source, TensorInfo, View
 
 CONFIG = "adapter_config.json"
