@@ -11,9 +11,8 @@ import yaml
 
 from pma.records import read_table
 
-_LOADER = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # the same in C, eight times as fast, where PyYAML was built with it
+# The same in C, eight times as fast, where PyYAML was built with it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MEND = "put back the file that was written, or make the records again"
 _MERGE = ["suite", "run", "seed", "tokens", "method", "n", "interval"]
 # Columns of measurements by name of their file. Those of the first protocol have no seed, which claims.py says.
@@ -153,9 +152,10 @@ def whole_records(table: pd.DataFrame, manifest: Mapping[str, Any], path: Path) 
     parts = manifest.get("experiment", {}).get("parts")
     if not isinstance(parts, list):
         return table
-    sizes = table.groupby(_MERGE).size()
+    once = table.drop_duplicates([*_MERGE, "task", "metric"])  # a seed that stands twice is not for here to say
+    sizes = once.groupby(_MERGE).size()
     uneven = sizes[sizes != sizes.groupby("suite").transform("max")]
-    rows = table.groupby(["run", "seed"]).size()
+    rows = once.groupby(["run", "seed"]).size()
     short = rows[rows != rows.groupby("run").transform("max")]
     scored, of_manifest = set(table["run"]), [folder.rpartition("-seed") for folder in manifest.get("runs", {})]
     seeds = [(run, int(seed)) for run, _, seed in of_manifest if run in scored and seed.isdecimal()]

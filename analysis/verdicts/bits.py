@@ -46,7 +46,7 @@ def compared(own: Study, published: Study, experiment: str, seeds: Collection[in
 
 def _tables(study: Study, experiment: str, seeds: Collection[int]) -> dict[str, pd.DataFrame]:
     names = sorted(path.stem for path in (study.root / experiment).glob("*.csv"))
-    tables = {name: study.measurement(experiment, name) for name in names}
+    tables = {n: study.records(experiment) if n == "records" else study.measurement(experiment, n) for n in names}
     if tables:
         return {name: table[table["seed"].isin(seeds)].reset_index(drop=True) for name, table in tables.items()}
     folders: Sequence[str] = [run for run in study.manifest(experiment)["runs"] if seed_of(run) in seeds]

@@ -48,7 +48,7 @@ def _first_protocol(study: Study, experiment: str) -> str:
             if score not in scored:
                 return f"no {name}"
     for path in sorted((study.root / experiment).glob("*.csv")):
-        if "seed" not in study.measurement(experiment, path.stem):
+        if path.stem != "records" and "seed" not in study.measurement(experiment, path.stem):
             return f"no seeds in {path.name}"
     return ""
 

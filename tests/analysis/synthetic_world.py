@@ -22,6 +22,7 @@ from pma.config import CONF_DIR
 from pma.records import COLUMNS
 
 V = 1024  # tokens
+BATCH = 64  # tokens of a step
 SEEDS = (0, *range(2, 10))  # as published
 ITEMS = 6
 STEPS = 120  # of the runs whose curves decide something
@@ -235,8 +236,8 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     parent = _parent(run)
     config = {
         "model": {"name": f"cpu/{model}", "kind": kind, "stands_for": _stands_for(model)},
-        "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "end_lr": 1e-4, "warmup_tokens": 6 * 64},
-        "scale": {"merge_interval": V, "batch_tokens": 64, "sequence_length": 16, "micro_batches": 1},
+        "schedule": {"peak_lr": 4e-3 * RATE.get(run, 1), "end_lr": 1e-4, "warmup_tokens": 6 * BATCH},
+        "scale": {"merge_interval": V, "batch_tokens": BATCH, "sequence_length": 16, "micro_batches": 1},
         "data": {"name": "made-up"},
         "seed": seed,
         "init": {"parent": {"run": parent, "seed": seed, "tokens": 0, "n": 10, "interval": V}},
@@ -250,7 +251,7 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
         "parameters": counts,
         "seed": seed,
         "config_hash": "0",
-        "tokens": 200 * V,
+        "tokens": BATCH * _steps(run),  # where its curve ends
         "seconds": 60.0,
         "device": "cpu",
     }
@@ -258,13 +259,17 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     (out / "metrics.jsonl").write_text(_curve(run, seed, world))
 
 
+def _steps(run: str) -> int:
+    return STEPS if run.startswith(CURVES) else 4
+
+
 def _curve(run: str, seed: int, world: World) -> str:
     """Loss and gradient norm; runs from a merge start lower, and have smaller and steadier norms."""
-    steps = np.arange(1, (STEPS if run.startswith(CURVES) else 4) + 1)
+    steps = np.arange(1, _steps(run) + 1)
     merged, rng = world.sign * ("pma" in run), rng_of(run, seed, "curve")
     loss = 2.4 - 5e-4 * steps + 0.02 * rng_of("batches", seed).normal(size=len(steps))
     loss += 1e-4 * rng.normal(size=len(steps)) - 0.1 * merged * np.exp(-steps / 12)
     norm = (1 - 0.2 * merged) * (1 + (0.15 - 0.05 * merged) * rng.normal(size=len(steps)))
     rows = zip(steps, loss, norm, strict=True)
-    lines = (json.dumps({"tokens": int(s) * 64, "loss": a, "lr": 1e-3, "gradient_norm": g}) for s, a, g in rows)
+    lines = (json.dumps({"tokens": int(s) * BATCH, "loss": a, "lr": 1e-3, "gradient_norm": g}) for s, a, g in rows)
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from figures.table_1 import COLUMNS
 from records import Study, experiment_order
 from scipy import stats
 from style import AXES
-from synthetic_world import World, write_run, write_world
+from synthetic_world import BATCH, World, write_run, write_world
 from verdicts.evidence import forecast_skill, tokens_needed
 from verdicts.evidence.curves import running_median
 
@@ -185,6 +186,7 @@ def test_curves_go_as_far_as_all_seeds_do(study, tmp_path):
         write_run(tmp_path, "moe_main", seed, World())
         path = tmp_path / f"moe_main-seed{seed}" / "metrics.jsonl"
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:steps]))
+        path.with_name("manifest.json").write_text(json.dumps({"tokens": BATCH * steps}))  # still in training
     assert curves_by_step(Study(tmp_path), "moe_main", "loss").shape == (3, 2)
 
 
