@@ -175,8 +175,11 @@ def test_what_killed_processes_left_aside_goes_under_whatever_name(tmp_path):
     (tmp_path / f".gone.partial-{host}-{dead}").mkdir()  # of a checkpoint that nobody publishes again
     (tmp_path / f".out.json.partial-{host}-{dead}").touch()
     (tmp_path / f".mine.partial-{host}-{os.getpid()}").mkdir()  # another thread
-    write_json(tmp_path / "out.json", {})
-    assert names(tmp_path) == [f".mine.partial-{host}-{os.getpid()}", "out.json"]
+    (tmp_path / ".gone.publishing").touch()
+    with publish_folder(tmp_path / "other"):  # whose lock is held meanwhile
+        write_json(tmp_path / "out.json", {})
+        assert (tmp_path / ".other.publishing").exists()
+    assert names(tmp_path) == [f".mine.partial-{host}-{os.getpid()}", "other", "out.json"]
 
 
 def test_a_folder_that_is_removed_has_no_half_under_its_name(tmp_path, monkeypatch):

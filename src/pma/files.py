@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,6 +22,8 @@ from safetensors import SafetensorError
 # What is aside: of which final name, and whose it is. Processes of several machines may write to one disk, where their
 # numbers can be the same.
 _ASIDE = re.compile(r"\.(?P<name>.+)\.partial-(?P<host>.+)-(?P<process>\d+)(?:-old)?")
+_LOCK = re.compile(r"\.(?P<name>.+)\.publishing")
+_TRIES = 5  # for a lock that we do not wait for
 _swept: set[Path] = set()  # folders of files, once each process
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -183,6 +186,7 @@ def _publishing(final: Path, wait: bool) -> Iterator[bool]:
     import fcntl
 
     path = final.with_name(f".{final.name}.publishing")
+    tries = _TRIES
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         locked = True
@@ -190,6 +194,9 @@ def _publishing(final: Path, wait: bool) -> Iterator[bool]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
+            if tries := tries - 1:  # `sweep` holds it for a moment
+                time.sleep(0.01)
+                continue
             raise ValueError(f"{final}: another process is writing it; wait for that, or give another folder") from None
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
@@ -232,6 +239,8 @@ def sweep(folder: Path, own: str | None = None, locked: bool = False) -> None:
     except OSError:  # there is none, or one that we may write to and not read
         return
     for path in there:
+        if (lock := _LOCK.fullmatch(path.name)) and lock["name"] != own:
+            _remove_lock(path)
         if (match := _ASIDE.fullmatch(path.name)) is None:
             continue
         process, ours = int(match["process"]), match["name"] == own
@@ -240,6 +249,20 @@ def sweep(folder: Path, own: str | None = None, locked: bool = False) -> None:
             dead = ours if process == us else not _runs(process)
         if dead:
             _remove(path)
+
+
+def _remove_lock(path: Path) -> None:
+    """Remove the file of a lock that nobody holds: what a kill leaves of a name that may never be published again."""
+    import fcntl
+
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_open_file(path, descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def remove_folder(folder: Path) -> None:
