@@ -22,7 +22,7 @@ from rivals import rival_folders, rival_merges
 from surroundings import another_user, clocks_apart, no_descriptor_left
 
 DAMAGED = [
-    Campaign("damaged safetensors", damaged_safetensors, trials=150, sample=8),
+    Campaign("damaged safetensors", damaged_safetensors, trials=150, sample=5),
     Campaign("damaged shards", damaged_shards, trials=100, sample=5),
     Campaign("odd numbers", odd_numbers, trials=50, sample=3),
     Campaign("damaged config", damaged_config, trials=100, sample=4),
@@ -35,11 +35,11 @@ DAMAGED = [
     Campaign("damaged dcp", damaged_dcp, trials=100, sample=5),
     Campaign("dcp output", dcp_output, trials=20, sample=1),
     Campaign("damaged watch", damaged_watch, trials=50, sample=2),
-    Campaign("damaged run", damaged_run, trials=50, sample=2),
+    Campaign("damaged run", damaged_run, trials=50, sample=1),
     Campaign("damaged corpus", damaged_corpus, trials=25, sample=1),
     Campaign("damaged evaluation", damaged_evaluation, trials=25, sample=1),
     Campaign("damaged choice", damaged_choice, trials=10, sample=0),
-    Campaign("damaged figures", damaged_figures, trials=40, sample=2),
+    Campaign("damaged figures", damaged_figures, trials=40, sample=1),
     Campaign("damaged claims", damaged_claims, trials=20, sample=1),
 ]
 
@@ -54,11 +54,11 @@ DISTURBED = [
     # what else a machine does
     Campaign("rival merges", rival_merges, trials=150, sample=1),
     Campaign("rival folders", rival_folders, trials=30, sample=2),
-    Campaign("full disk", full_disk, trials=150, sample=2),
+    Campaign("full disk", full_disk, trials=150, sample=1),
     Campaign("no descriptor left", no_descriptor_left, trials=40, sample=2),
     Campaign("another user", another_user, trials=30, sample=2),
     Campaign("clocks apart", clocks_apart, trials=40, sample=2),
-    Campaign("interrupts", interrupted, trials=60, sample=2),
+    Campaign("interrupts", interrupted, trials=60, sample=1),
     Campaign("interrupted reproductions", interrupted_reproduction, trials=6, sample=0),
 ]
 
