@@ -9,11 +9,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pma.records import read_table
+from pma.records import MEND, read_table
 
 # The same in C, eight times as fast, where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MEND = "put back the file that was written, or make the records again"
 _MERGE = ["suite", "run", "seed", "tokens", "method", "n", "interval"]
 # Columns of measurements by name of their file. Those of the first protocol have no seed, which claims.py says.
 _COLUMNS = {
@@ -46,7 +45,7 @@ class Whole(dict):
         self.path = path
 
     def __missing__(self, key: str) -> Any:
-        raise ValueError(f"{self.path}: has no {key}; {_MEND}")
+        raise ValueError(f"{self.path}: has no {key}; {MEND}")
 
     def __deepcopy__(self, memo: dict) -> Whole:
         return Whole(self, self.path)
@@ -66,7 +65,7 @@ def whole_mapping(values: Mapping[str, Any], path: Path) -> Whole:
     """
     for key, kind in _KINDS.items():
         if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
-            raise ValueError(f"{path}: {key} is {str(values[key])[:40]!r}; {_MEND}")
+            raise ValueError(f"{path}: {key} is {str(values[key])[:40]!r}; {MEND}")
     return Whole(values, path)
 
 
@@ -79,9 +78,9 @@ def read_config(path: Path) -> Whole:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:200]}); {_MEND}") from None
+        raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:200]}); {MEND}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: a mapping should stand there, not {str(values)[:40]!r}; {_MEND}")
+        raise ValueError(f"{path}: a mapping should stand there, not {str(values)[:40]!r}; {MEND}")
     return Whole(values, path)
 
 
@@ -94,7 +93,7 @@ def read_items(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:  # pyarrow's own
-        raise ValueError(f"{path}: not readable as parquet ({' '.join(str(error).split())[:200]}); {_MEND}") from None
+        raise ValueError(f"{path}: not readable as parquet ({' '.join(str(error).split())[:200]}); {MEND}") from None
 
 
 def read_measurement(path: Path) -> pd.DataFrame:
@@ -106,7 +105,7 @@ def read_measurement(path: Path) -> pd.DataFrame:
     table = read_table(path)
     for column in table.columns.difference(_NAMES):
         if len(table) and not pd.api.types.is_numeric_dtype(table[column]):
-            raise ValueError(f"{path}: column {column} holds something else than numbers; {_MEND}")
+            raise ValueError(f"{path}: column {column} holds something else than numbers; {MEND}")
     return table
 
 
@@ -122,7 +121,7 @@ def whole_measurement(table: pd.DataFrame, manifest: Mapping[str, Any], path: Pa
     if not manifest:
         return table
     if lacking := [column for column in _COLUMNS.get(path.stem, ()) if column not in table]:
-        raise ValueError(f"{path}: has no column {lacking[0]}; {_MEND}")
+        raise ValueError(f"{path}: has no column {lacking[0]}; {MEND}")
     kind = next((column for column in ("role", "what", "term") if column in table), None)
     if kind is None or "seed" not in table:
         return table
@@ -132,7 +131,7 @@ def whole_measurement(table: pd.DataFrame, manifest: Mapping[str, Any], path: Pa
     lacking = sorted(every - set(sizes.columns))
     lacking += [seed for name, row in sizes.iterrows() for seed in row.index[row < _due(name[1], row)]]
     if lacking:
-        raise ValueError(f"{path}: not whole, rows of seed {lacking[0]} are missing; {_MEND}")
+        raise ValueError(f"{path}: not whole, rows of seed {lacking[0]} are missing; {MEND}")
     return table
 
 
@@ -164,7 +163,7 @@ def whole_records(table: pd.DataFrame, manifest: Mapping[str, Any], path: Path) 
     lacking += [f"{run} seed {seed}" for run, seed in short.index]
     lacking += [f"{row[1]} seed {row[2]} at {row[3]} tokens" for row in uneven.index]
     if lacking:
-        raise ValueError(f"{path}: not whole, rows of {lacking[0]} are missing; {_MEND}")
+        raise ValueError(f"{path}: not whole, rows of {lacking[0]} are missing; {MEND}")
     return table
 
 
@@ -179,8 +178,8 @@ def whole_curve(rows: pd.DataFrame, end: int, path: Path) -> pd.DataFrame:
     """
     newest = int(rows["tokens"].max()) if len(rows) else 0
     if newest < end:
-        raise ValueError(f"{path}: ends at {newest:,} tokens, and the run at {end:,}; {_MEND}")
+        raise ValueError(f"{path}: ends at {newest:,} tokens, and the run at {end:,}; {MEND}")
     for column in rows.columns:
         if not pd.api.types.is_numeric_dtype(rows[column]):
-            raise ValueError(f"{path}: {column} is no number in every line; {_MEND}")
+            raise ValueError(f"{path}: {column} is no number in every line; {MEND}")
     return rows

@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -19,11 +18,11 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
+from pma.locks import lock_of, publishing, remove_if_free
+
 # What is aside: of which final name, and whose it is. Processes of several machines may write to one disk, where their
 # numbers can be the same.
 _ASIDE = re.compile(r"\.(?P<name>.+)\.partial-(?P<host>.+)-(?P<process>\d+)(?:-old)?")
-_LOCK = re.compile(r"\.(?P<name>.+)\.publishing")
-_TRIES = 5  # for a lock that we do not wait for
 _swept: set[Path] = set()  # folders of files, once each process
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -147,8 +146,8 @@ def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
         ValueError: with `replace=False`, when `final` exists or another process is writing it.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    # The other is a descriptor to clean up with, where the process has no more of them.
-    with _publishing(final, wait=replace) as locked, open(os.devnull) as spare:
+    # `spare` is closed to have a descriptor to clean up with, should the process have run out of them.
+    with publishing(final, wait=replace) as locked, open(os.devnull) as spare:
         if not replace and os.path.lexists(final):
             raise ValueError(f"{final}: exists already; give another folder or remove it")
         sweep(final.parent, final.name, locked)
@@ -176,53 +175,6 @@ def publish_folder(final: Path, replace: bool = True) -> Iterator[Path]:
             raise
 
 
-@contextmanager
-def _publishing(final: Path, wait: bool) -> Iterator[bool]:
-    """Hold the lock of a name; the yielded value is False where the disk has no locks.
-
-    The system gives a lock back when its process ends, however it ends. The lock's file is removed while the lock is
-    held, so a process that waited for it may hold the lock of a removed file, and then asks again.
-    """
-    import fcntl
-
-    path = final.with_name(f".{final.name}.publishing")
-    tries = _TRIES
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        locked = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(descriptor)
-            if tries := tries - 1:  # `sweep` holds it for a moment
-                time.sleep(0.01)
-                continue
-            raise ValueError(f"{final}: another process is writing it; wait for that, or give another folder") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
-                os.close(descriptor)
-                raise
-            locked = False
-        if not locked or _is_open_file(path, descriptor):
-            break
-        os.close(descriptor)
-    try:
-        yield locked
-    finally:
-        with suppress(FileNotFoundError):
-            path.unlink()
-        if locked:  # also for children, which inherit the descriptor
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
-
-
-def _is_open_file(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
 def sweep(folder: Path, own: str | None = None, locked: bool = False) -> None:
     """Remove from a folder what killed processes left aside, under whatever name.
 
@@ -239,8 +191,8 @@ def sweep(folder: Path, own: str | None = None, locked: bool = False) -> None:
     except OSError:  # there is none, or one that we may write to and not read
         return
     for path in there:
-        if (lock := _LOCK.fullmatch(path.name)) and lock["name"] != own:
-            _remove_lock(path)
+        if own is None or path != lock_of(folder / own):
+            remove_if_free(path)
         if (match := _ASIDE.fullmatch(path.name)) is None:
             continue
         process, ours = int(match["process"]), match["name"] == own
@@ -249,20 +201,6 @@ def sweep(folder: Path, own: str | None = None, locked: bool = False) -> None:
             dead = ours if process == us else not _runs(process)
         if dead:
             _remove(path)
-
-
-def _remove_lock(path: Path) -> None:
-    """Remove the file of a lock that nobody holds: what a kill leaves of a name that may never be published again."""
-    import fcntl
-
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_open_file(path, descriptor):
-                path.unlink()
-        finally:
-            os.close(descriptor)
 
 
 def remove_folder(folder: Path) -> None:

@@ -48,7 +48,7 @@ class Items:
     values: list[float]  # their mean is the record's value
 
 
-_MEND = "put back the file that was written, or make the records again"
+MEND = "put back the file that was written, or make the records again"
 COLUMNS = [field.name for field in fields(Record)]
 
 
@@ -73,12 +73,12 @@ def read_records(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: no records there; make them with python -m pma.reproduce experiment=NAME")
     table = read_table(path)
     if list(table.columns) != COLUMNS:
-        raise ValueError(f"{path}: columns {list(table.columns)}, expected {COLUMNS}; {_MEND}")
+        raise ValueError(f"{path}: columns {list(table.columns)}, expected {COLUMNS}; {MEND}")
     for field in fields(Record):
         own = table[field.name]
         whole, number = pd.api.types.is_integer_dtype(own), pd.api.types.is_numeric_dtype(own)
         if len(table) and not {"int": whole, "float": number}.get(str(field.type), True):
-            raise ValueError(f"{path}: column {field.name} holds something else than numbers in each row; {_MEND}")
+            raise ValueError(f"{path}: column {field.name} holds something else than numbers in each row; {MEND}")
     return table
 
 
@@ -91,7 +91,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except ValueError as error:  # pandas' own errors, and bytes that are no text
-        raise ValueError(f"{path}: not readable as a table ({' '.join(str(error).split())}); {_MEND}") from None
+        raise ValueError(f"{path}: not readable as a table ({' '.join(str(error).split())}); {MEND}") from None
 
 
 # Below this, the rise of a metric over training cannot be distinguished from its scatter between neighbouring

@@ -191,24 +191,37 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {".stdout", ".stderr"}
 
 
-def refusal(ended: Ended, folder: Path, before: set[str], about: str) -> Outcome | None:
-    """What is plain without a look at the output: executed, hang, traceback, a refusal; None: it says it succeeded.
+def errors(ended: Ended) -> list[str]:
+    """The lines in which a command says why it failed."""
+    return [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
 
-    A refusal is good when it is one line, says `about` (the name of what is damaged), and leaves what lay there before.
+
+def failure(ended: Ended, subject: str = "") -> Outcome | None:
+    """What is bad of how a command ended; None: it succeeded, or says why not in one line.
+
+    Args:
+        subject: what that line must name: a command that refuses everything would pass otherwise.
     """
-    if (folder / EXECUTED).exists():
-        return Outcome("executed", ended.stderr[-300:])
     if ended.hung:
         return Outcome("hang", f"{ended.seconds:.0f} s")
     if ended.traceback:
-        return Outcome("traceback", ended.stderr[-600:])
-    if ended.code == 0:
-        return None
-    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    if len(errors) != 1:
-        return Outcome("traceback", f"exit {ended.code} without one line that says why: {ended.stderr[-400:]}")
-    if about not in errors[0]:  # a command that refuses everything would pass otherwise
-        return Outcome("traceback", f"a line without {about}: {errors[0]}")
+        return Outcome("traceback", ended.stderr[-900:])
+    if ended.code != 0 and len(errors(ended)) != 1:
+        return Outcome("traceback", f"exit {ended.code} without one line that says why: {ended.stderr[-500:]}")
+    if ended.code != 0 and subject not in errors(ended)[0]:
+        return Outcome("traceback", f"a line without {subject}: {errors(ended)[0]}")
+    return None
+
+
+def refusal(ended: Ended, folder: Path, before: set[str], subject: str) -> Outcome | None:
+    """What is plain without a look at the output: executed, hang, traceback, a refusal; None: it says it succeeded.
+
+    A refusal is good when it is one line, names `subject` (what is damaged), and leaves what lay there before.
+    """
+    if (folder / EXECUTED).exists():
+        return Outcome("executed", ended.stderr[-300:])
+    if (bad := failure(ended, subject)) or ended.code == 0:
+        return bad
     if new := names(folder) - before:
-        return Outcome("left over", f"{sorted(new)[:5]} after {errors[0]}")
-    return Outcome("one line", errors[0])
+        return Outcome("left over", f"{sorted(new)[:5]} after {errors(ended)[0]}")
+    return Outcome("one line", errors(ended)[0])

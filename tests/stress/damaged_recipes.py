@@ -79,6 +79,6 @@ def odd_windows(random: Random, folder: Path) -> Outcome:
     ended = command("pma.merge", f"run_dir={run}", "method=sma", "output=merged", *arguments, folder=folder)
     weights = [1 / 3] * 3 if key != "every" or huge == 1 else []
     expected = weighted_sum([read(source) for source in sources[1:]], weights) if weights else None
-    about = {"interval": "interval", "every": "every", "end": "end", "n": "last"}.get(key, key)
+    subject = {"interval": "interval", "every": "every", "end": "end", "n": "last"}.get(key, key)
     fine = size and huge > 0 or (key == "threads" and huge == 0)
-    return judge(folder, ended, before, about, "" if fine else f"{key}={huge}", expected)
+    return judge(folder, ended, before, subject, "" if fine else f"{key}={huge}", expected)

@@ -77,7 +77,7 @@ def _drawn(random: Random, folder: Path, script: str, experiment: str) -> Outcom
     before = names(folder)
     (folder / "out/cpu").mkdir(parents=True)
     ended = command(str(ROOT / f"analysis/{script}.py"), *places, *more, folder=folder, seconds=240)
-    outcome = refusal(ended, folder, before | {"out", "out/cpu"}, about=path.parent.name)
+    outcome = refusal(ended, folder, before | {"out", "out/cpu"}, subject=path.parent.name)
     where = f"{path.parent.name}/{path.name} {damage}"
     if outcome is not None:
         return Outcome(outcome.verdict if damage else "wrong", f"{where}: {outcome.note}")

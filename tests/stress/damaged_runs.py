@@ -10,26 +10,16 @@ from campaign import Ended, Outcome, command, names, refusal
 from damage import BYTES, JSON, LINES, cut, damaged, flip
 from prepared import linked, own, prepared
 from safetensors.numpy import load_file
+from tiny import RUN
 
-# Text that needs no download, and 30 steps; a checkpoint every 10.
-JOB = [
-    "scale=smoke",
+JOB = [  # 30 steps, a checkpoint every 10
+    *RUN,
     "model=smoke/dense_411m",
-    "run_id=run",
-    "data.name=stress",
-    "data.sources=[]",
-    "data.benchmarks=[]",
-    "data.continued={dictionary: 0, code: 0}",
-    "data.instruct.bytes={dialogue: 0, dictionary: 0}",
-    "tracking=off",
-    "threads=1",
-    "train.fork_points=[]",
     "train.total_tokens=7680",
     "train.snapshot_interval=2560",
     "train.checkpoint_interval=2560",
     "train.log_interval=10",
     "schedule.warmup_tokens=1280",
-    "runs_dir=runs",
     "data_dir=data",
 ]
 _NEWEST = "tokens-000000000005120"
@@ -68,8 +58,8 @@ def _copy(folder: Path) -> Path:
     return made
 
 
-def _judge(folder: Path, ended: Ended, before: set[str], about: str, damage: str, made: Path) -> Outcome:
-    outcome = refusal(ended, folder, before, about)
+def _judge(folder: Path, ended: Ended, before: set[str], subject: str, damage: str, made: Path) -> Outcome:
+    outcome = refusal(ended, folder, before, subject)
     if outcome is None:
         try:
             expected, trained = _last(made / "whole"), _last(folder)

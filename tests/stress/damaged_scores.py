@@ -11,42 +11,21 @@ from random import Random
 from campaign import Ended, Outcome, command, names, refusal
 from damage import BYTES, JSON, cut, damaged, garbage, line, root
 from prepared import linked, own, prepared
-
-_WORDS = "zero one two three four five six seven eight nine ten plus minus is the sum of and then".split()
+from tiny import scored_run
 
 
 def _world(folder: Path) -> None:
-    """A run of three checkpoints of one small model, and text to score it on."""
-    import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
-
-    random = Random(0)
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator([" ".join(_WORDS)] * 9, vocab_size=300, special_tokens=["<|end|>"], show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<|end|>")
-    sizes = dict(vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    sizes |= dict(num_key_value_heads=1, head_dim=8, max_position_embeddings=64, tie_word_embeddings=True)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(Qwen3Config(**sizes))
-    middle = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for step in (10, 20, 30):
-        model.load_state_dict({name: t + 0.3 * torch.randn_like(t) for name, t in middle.items()})
-        checkpoint = folder / "run" / f"checkpoint-{step}"
-        model.save_pretrained(checkpoint)
-        tokenizer.save_pretrained(checkpoint)
-        (checkpoint / "trainer_state.json").write_text("{}")
-    texts = [" ".join(random.choice(_WORDS) for _ in range(20)) for _ in range(16)]
-    (folder / "held.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    """Checkpoints of one small model, text to score them on, and what scoring and choosing say of them."""
+    scored_run(folder)
     for ended in (evaluate(folder), choose(folder)):
         if ended.code:
             raise RuntimeError(f"nothing to damage: {ended.stderr[-800:]}")
-    (folder / "chosen.txt").write_text(_told(choose(folder)))
+    (folder / "chosen.txt").write_text(_table(choose(folder)))
 
 
 def evaluate(folder: Path) -> Ended:
     """Score the newest checkpoint."""
-    arguments = ["model=run/checkpoint-30", "text=held.jsonl", "cache_dir=scores", "output=scores.json", "threads=1"]
+    arguments = ["model=run/checkpoint-40", "text=held.jsonl", "cache_dir=scores", "output=scores.json", "threads=1"]
     return command("pma.evaluate", *arguments, "device=cpu", folder=folder, seconds=120)
 
 
@@ -56,7 +35,7 @@ def choose(folder: Path) -> Ended:
     return command("pma.choose", *arguments, folder=folder, seconds=120)
 
 
-def _told(ended: Ended) -> str:
+def _table(ended: Ended) -> str:
     """What choose says, but for the time and for how many were scored before."""
     return "\n".join(re.findall(r"^ *(?:\d|sma|single|last|best|the ).*", ended.stdout, re.MULTILINE))
 
@@ -73,11 +52,11 @@ def _outcome(outcome: Outcome | None, wrong: str, where: str, damage: str) -> Ou
 
 def damaged_evaluation(random: Random, folder: Path) -> Outcome:
     """A model folder, the text or a file of the cache of scores is damaged."""
-    made = prepared(folder, "scored-run", _world)
+    made = prepared(folder, "scored", _world)
     for name in ("run", "scores"):
         linked(made / name, folder / name)
     (folder / "held.jsonl").write_bytes((made / "held.jsonl").read_bytes())
-    model = folder / "run/checkpoint-30"
+    model = folder / "run/checkpoint-40"
     (cached,) = (path for path in (folder / "scores").rglob("*.json"))
     files = {
         model / "config.json": JSON,
@@ -105,7 +84,7 @@ def damaged_evaluation(random: Random, folder: Path) -> Outcome:
 
 def damaged_choice(random: Random, folder: Path) -> Outcome:
     """The scores that a search goes on from are damaged."""
-    made = prepared(folder, "scored-run", _world)
+    made = prepared(folder, "scored", _world)
     for name in ("run", "chosen"):
         linked(made / name, folder / name)
     (folder / "held.jsonl").write_bytes((made / "held.jsonl").read_bytes())
@@ -114,5 +93,5 @@ def damaged_choice(random: Random, folder: Path) -> Outcome:
     before = names(folder)
     ended = choose(folder)
     outcome, expected = refusal(ended, folder, before, path.name), (made / "chosen.txt").read_text()
-    wrong = "" if outcome is not None or _told(ended) == expected else f"{_told(ended)} instead of {expected}"
+    wrong = "" if outcome is not None or _table(ended) == expected else f"{_table(ended)} instead of {expected}"
     return _outcome(outcome, wrong, path.name, damage)

@@ -172,7 +172,7 @@ def odd_numbers(random: Random, folder: Path) -> Outcome:
     fits = np.isfinite(largest) and largest < _LARGEST.get(dtype, 3.3e38)
     before = names(folder)
     ended = merge(folder, sources, f"dtype={dtype}", f"accumulate={accumulate}")
-    about = "layer." if np.isfinite(number) else "checkpoint-"  # a sum is of all of them
+    subject = "layer." if np.isfinite(number) else "checkpoint-"  # a sum is of all of them
     return judge(
-        folder, ended, before, about, "" if fits else f"{number} as {dtype}", expected, tolerance=_STORED[dtype]
+        folder, ended, before, subject, "" if fits else f"{number} as {dtype}", expected, tolerance=_STORED[dtype]
     )

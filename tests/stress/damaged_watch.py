@@ -49,8 +49,8 @@ def damaged_watch(random: Random, folder: Path) -> Outcome:
     damage = damaged(path, random, files[path])
     before = names(folder)
     ended = watch(folder)
-    about = path.parent.name if "run" in path.parts[-3:] else path.name
-    outcome = refusal(ended, folder, before, about)
+    subject = path.parent.name if "run" in path.parts[-3:] else path.name
+    outcome = refusal(ended, folder, before, subject)
     if outcome is not None:
         return Outcome(outcome.verdict if damage else "wrong", f"{path.name} {damage}: {outcome.note}")
     whole = [source for source in sources if _finite(read(source)) and read(source).keys() == like.keys()]

@@ -16,9 +16,10 @@ from typing import Any
 import kills_choose
 import kills_train
 import kills_watch
-from campaign import Ended, Outcome, command
-from kills import left_aside, shared
+from campaign import Ended, Outcome, command, errors, failure
+from kills import left_aside
 from kills_merge import KINDS, Merge
+from prepared import prepared
 
 # ---- in the process of the command ----
 
@@ -111,7 +112,7 @@ def _limits(random: Random, folder: Path, name: str, whole: Callable[[Path, Call
 
     if random.random() < 0.35:
         return partial(short_files, random.randrange(2_000, 30_000))
-    writes = int((shared(folder, f"writes-of-{name}", count) / "count").read_text())
+    writes = int((prepared(folder, f"writes-of-{name}", count) / "count").read_text())
     counted = str(folder.with_name(f"{folder.name}.count"))
     return partial(full_at, random.randint(1, writes), random.random() < 0.5, counted)
 
@@ -121,22 +122,8 @@ def _words(limit: Callable[[], None]) -> str:
     return f"{limit.func.__name__}{limit.args[:2]}"
 
 
-def judged(ended: Ended, about: str) -> Outcome | None:
-    """What is bad of a command without room; None: nothing."""
-    if ended.hung:
-        return Outcome("hang", "without room")
-    if ended.traceback:
-        return Outcome("traceback", ended.stderr[-900:])
-    if ended.code == 0:
-        return None
-    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    if len(lines) != 1 or about not in lines[0]:
-        return Outcome("traceback", f"exit {ended.code}, not one line that names the file: {ended.stderr[-500:]}")
-    return None
-
-
-def _said(outcome: Outcome, limit: Callable[[], None], what: str, ended: Ended) -> Outcome:
-    first = next((line for line in ended.stderr.splitlines() if line.startswith("error: ")), f"exit {ended.code}")
+def _described(outcome: Outcome, limit: Callable[[], None], what: str, ended: Ended) -> Outcome:
+    first = next(iter(errors(ended)), f"exit {ended.code}")
     return Outcome(outcome.verdict, f"{what}, {_words(limit)}: {outcome.note} [{first[:200]}]")
 
 
@@ -151,7 +138,7 @@ def full_merge(random: Random, folder: Path) -> tuple[Outcome, Callable[[], None
 
     limit = _limits(random, folder, f"merge-{kind.replace(' ', '-')}", whole)
     ended = command("pma.merge", *merge.arguments, folder=folder, before=limit)
-    outcome = judged(ended, "merged" if kind != "many" else "")
+    outcome = failure(ended, "merged" if kind != "many" else "")
     if outcome is None and (wrong := merge.take_away()):
         outcome = Outcome("wrong", wrong)
     if outcome is None and (over := left_aside(folder)):
@@ -168,7 +155,7 @@ def full_training(random: Random, folder: Path) -> tuple[Outcome, Callable[[], N
         random, folder, "train", lambda place, limit: command("pma.train", *given, folder=place, before=limit)
     )
     ended = command("pma.train", *given, folder=folder, before=limit)
-    outcome = judged(ended, "runs")
+    outcome = failure(ended, "runs")
     if outcome is None and (over := left_aside(folder / "runs")):
         outcome = Outcome("left over", str(over))
     if outcome is None:
@@ -188,7 +175,7 @@ def full_watch(random: Random, folder: Path) -> tuple[Outcome, Callable[[], None
 
     limit = _limits(random, folder, "watch", whole)
     ended = command("pma.watch", *given, folder=folder, before=limit)
-    outcome = judged(ended, "out")
+    outcome = failure(ended, "out")
     if outcome is None:
         again = command("pma.watch", *given, folder=folder)
         outcome = kills_watch.outcome(again, trainer, folder, hold=True, note="")
@@ -202,7 +189,7 @@ def full_search(random: Random, folder: Path) -> tuple[Outcome, Callable[[], Non
         random, folder, "choose", lambda place, limit: command("pma.choose", *given, folder=place, before=limit)
     )
     ended = command("pma.choose", *given, folder=folder, before=limit)
-    outcome = judged(ended, "out")
+    outcome = failure(ended, "out")
     if outcome is None and (over := left_aside(folder)):
         outcome = Outcome("left over", str(over))
     if outcome is None:
@@ -214,6 +201,6 @@ def full_disk(random: Random, folder: Path) -> Outcome:
     """A command on a disk without room at one of its writes; then the same command with room."""
     trial = random.choice([full_merge] * 5 + [full_training, full_watch, full_watch, full_search])
     try:
-        return _said(*trial(random, folder))
+        return _described(*trial(random, folder))
     finally:
         folder.with_name(f"{folder.name}.count").unlink(missing_ok=True)

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from campaign import HANG, Ended, Running
-from filelock import FileLock
+from campaign import HANG, Ended, Outcome, Running
 
-_locks = threading.Lock()
 _usual: dict[str, float] = {}  # seconds of a command that nobody kills, by its name
-
-
-def shared(folder: Path, name: str, make: Callable[[Path], None]) -> Path:
-    """What all trials of OUT share, made by the first that asks: OUT/shared/NAME.
-
-    Args:
-        folder: of a trial, OUT/CAMPAIGN/NUMBER.
-        make: fills the folder it is given.
-    """
-    place = folder.parents[1] / "shared" / name
-    place.parent.mkdir(exist_ok=True)
-    with _locks, FileLock(place.with_name(f"{name}.lock")):
-        if not place.exists():
-            aside = place.with_name(f"{name}.begun-{time.time_ns()}")
-            aside.mkdir()
-            make(aside)
-            aside.rename(place)
-    return place
 
 
 def usual(name: str, run: Callable[[], Ended]) -> float:
@@ -47,6 +26,24 @@ def left_aside(folder: Path) -> list[str]:
     """What publications leave below a folder when nothing takes it away: folders and files aside, and locks."""
     marks = (".partial", ".publishing")
     return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*") if any(m in path.name for m in marks))
+
+
+def finished(ended: Ended, folder: Path, note: str, wrong: Callable[[], str]) -> Outcome:
+    """What came of the command that was let finish after kills.
+
+    Args:
+        folder: in which nothing may be left aside.
+        wrong: what is wrong with its result, in words; empty where nothing is.
+    """
+    if ended.hung:
+        return Outcome("hang", note)
+    if ended.code != 0:
+        return Outcome("traceback", f"after {note}: {ended.stderr[-600:]}")
+    if difference := wrong():
+        return Outcome("wrong", f"{difference}; {note}")
+    if over := left_aside(folder):
+        return Outcome("left over", f"{over[:5]}; {note}")
+    return Outcome("right", note)
 
 
 def writing(*folders: Path) -> bool:

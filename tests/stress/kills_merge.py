@@ -10,9 +10,9 @@ from random import Random
 import numpy as np
 import torch
 from campaign import Ended, Outcome, Running, command, names
-from kills import Killer, left_aside, usual, writing
+from kills import Killer, finished, usual, writing
+from merging import save_model, values
 from oracle import differs, read, weighted_sum
-from safetensors.numpy import save_file
 from torch.distributed import checkpoint as dcp
 
 KINDS = ("model", "dcp", "resumable", "many", "dcp sources")
@@ -20,17 +20,14 @@ KILLS = 5  # of one trial
 _STEPS = (10, 20, 30)
 
 
-def tensors(random: Random, rows: int = 40) -> dict[str, np.ndarray]:
-    """A small model."""
-    numbers = np.random.default_rng(random.getrandbits(32))
-    return {f"layer.{k}.weight": numbers.standard_normal((rows, 16)).astype("float32") for k in range(5)}
+def tensors(random: Random) -> dict[str, np.ndarray]:
+    """A small model, of more than one block of a file."""
+    return values(random, count=5, shape=(40, 16))
 
 
 def write_model(folder: Path, state: dict[str, np.ndarray]) -> None:
     """A checkpoint as the Hugging Face Trainer leaves it."""
-    folder.mkdir(parents=True)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    save_model(state, folder)
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 1}))
     parameter = torch.nn.Parameter(torch.zeros(4))
     optimizer = torch.optim.AdamW([parameter])
@@ -107,18 +104,10 @@ class Merge:
 
     def outcome(self, ended: Ended, note: str) -> Outcome:
         """What came of the same command in the end."""
-        if ended.hung:
-            return Outcome("hang", note)
-        if ended.code != 0:
-            return Outcome("traceback", f"after {note}: {ended.stderr[-600:]}")
-        for output in self.outputs:
-            if wrong := self.wrong(output):
-                return Outcome("wrong", f"{wrong}; {note}")
+        outcome = finished(ended, self.folder, note, lambda: "; ".join(filter(None, map(self.wrong, self.outputs))))
         made = {output.name for output in self.outputs}
-        over = [name for name in names(self.folder) - self.before if name.split("/")[0] not in made]
-        if over or left_aside(self.folder):
-            return Outcome("left over", f"{over[:5]} {left_aside(self.folder)[:5]}; {note}")
-        return Outcome("right", note)
+        over = sorted(name for name in names(self.folder) - self.before if name.split("/")[0] not in made)
+        return Outcome("left over", f"{over[:5]}; {note}") if over and outcome.verdict == "right" else outcome
 
 
 def killed_merge(random: Random, folder: Path) -> Outcome:

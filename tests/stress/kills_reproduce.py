@@ -12,7 +12,8 @@ from random import Random
 
 import psutil
 from campaign import HANG, Outcome
-from kills import left_aside, shared
+from kills import left_aside
+from prepared import prepared
 
 ROOT = Path(__file__).parents[2]
 KILLS = 2  # of one trial
@@ -52,7 +53,7 @@ def _whole(aside: Path) -> None:
 
 def _linked(folder: Path) -> tuple[Path, Path]:
     """Runs to go on from, where the main run is trained; and the folder with the records of a reproduction."""
-    whole = shared(folder, "reproduced", _whole)
+    whole = prepared(folder, "reproduced", _whole)
     runs = folder / "runs"
     (runs / "smoke").mkdir(parents=True)
     (runs / "smoke/moe_main-seed0").symlink_to(whole / "runs/smoke/moe_main-seed0")

@@ -14,33 +14,25 @@ from pathlib import Path
 from random import Random
 
 from campaign import HANG, Ended, Outcome, Running, command
-from kills import Killer, left_aside, shared, writing
+from kills import Killer, finished, writing
+from prepared import prepared
+from tiny import RUN
 
 ONE, TWO = 4, 2  # kills of one trial: of one process, of two
 ROOT = Path(__file__).parents[2]
 SMALL = [  # 24 steps, a snapshot every 4, a checkpoint every 8
-    "scale=smoke",
-    "data.name=test",
-    "data.sources=[]",
-    "data.benchmarks=[]",
-    "data.continued={dictionary: 0, code: 0}",
-    "data.instruct.bytes={dialogue: 0, dictionary: 0}",
-    "tracking=off",
-    "threads=1",
-    "run_id=run",
-    "train.fork_points=[]",
+    *RUN,
     "train.total_tokens=6144",
     "train.snapshot_interval=1024",
     "train.checkpoint_interval=2048",
     "train.log_interval=4",
     "schedule.warmup_tokens=1024",
-    "runs_dir=runs",
 ]
 
 
 def arguments(folder: Path) -> list[str]:
     """Of the command, with a corpus that all trials share."""
-    data = shared(folder, "corpus", lambda aside: _make_corpus(aside))
+    data = prepared(folder, "corpus", _make_corpus)
     return [*SMALL, f"data_dir={data}"]
 
 
@@ -75,12 +67,12 @@ def never_killed(folder: Path, launch: list[str]) -> dict:
         assert ended.code == 0, ended.stderr[-1500:]
         (aside / "result.json").write_text(json.dumps({**result(aside), "seconds": ended.seconds}))
 
-    return json.loads((shared(folder, f"run-on-{'two' if launch else 'one'}", make) / "result.json").read_text())
+    return json.loads((prepared(folder, f"run-on-{'two' if launch else 'one'}", make) / "result.json").read_text())
 
 
 def difference(now: dict, expected: dict) -> str:
     """What differs between two results, in words."""
-    return ", ".join(key for key in now if now[key] != expected[key])
+    return ", ".join(f"other {key}" for key in now if now[key] != expected[key])
 
 
 def killed_training(random: Random, folder: Path) -> Outcome:
@@ -92,7 +84,7 @@ def killed_training(random: Random, folder: Path) -> Outcome:
         ended = killer.kill(Running("pma.train", *given, folder=folder))
         if ended.code == 0:  # trained to its end: there is nothing more to kill
             if differs := difference(result(folder), expected):
-                return Outcome("wrong", f"{differs} differ; {killer.note}")
+                return Outcome("wrong", f"{differs}; {killer.note}")
             shutil.rmtree(folder / "runs")
         if ended.code > 0:
             return Outcome("traceback", f"{ended.stderr[-600:]}; {killer.note}")
@@ -100,15 +92,8 @@ def killed_training(random: Random, folder: Path) -> Outcome:
 
 
 def outcome(ended: Ended, folder: Path, expected: dict, note: str) -> Outcome:
-    if ended.hung:
-        return Outcome("hang", note)
-    if ended.code != 0:
-        return Outcome("traceback", f"after {note}: {ended.stderr[-600:]}")
-    if differs := difference(result(folder), expected):
-        return Outcome("wrong", f"{differs} differ; {note}")
-    if over := left_aside(folder / "runs"):
-        return Outcome("left over", f"{over[:5]}; {note}")
-    return Outcome("right", note)
+    """What came of the last call of a run in folder/runs."""
+    return finished(ended, folder / "runs", note, lambda: difference(result(folder), expected))
 
 
 # ---- two processes ----

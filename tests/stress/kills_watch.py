@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 from campaign import Ended, Outcome, Running, command
-from kills import Killer, left_aside, usual, writing
+from kills import Killer, finished, usual, writing
 from kills_merge import read_output, tensors, write_dcp, write_model
 from oracle import differs, weighted_sum
 
@@ -148,16 +148,8 @@ def killed_watch(random: Random, folder: Path) -> Outcome:
 
 def outcome(ended: Ended, trainer: Trainer, folder: Path, hold: bool, note: str) -> Outcome:
     """What came of the last call of a watch of folder/run into folder/out."""
-    if ended.hung:
-        return Outcome("hang", note)
-    if ended.code != 0:
-        return Outcome("traceback", f"{ended.stderr[-600:]}; {note}")
     left = {int(path.name.rpartition("-")[2]) for path in (folder / "run").iterdir()}
-    if difference := wrong(folder / "out", trainer, left, hold):
-        return Outcome("wrong", f"{difference}; {note}")
-    if over := left_aside(folder / "out"):
-        return Outcome("left over", f"{over[:5]}; {note}")
-    return Outcome("right", note)
+    return finished(ended, folder / "out", note, lambda: wrong(folder / "out", trainer, left, hold))
 
 
 def _busy(output: Path) -> Callable[[], bool]:

@@ -16,18 +16,25 @@ from safetensors.numpy import save_file
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
 
 
-def values(random: Random, scale: float = 1.0) -> dict[str, np.ndarray]:
+def values(
+    random: Random, scale: float = 1.0, count: int = 4, shape: tuple[int, int] = (4, 3)
+) -> dict[str, np.ndarray]:
     """A few tensors."""
     numbers = np.random.default_rng(random.getrandbits(32))
-    return {f"layer.{k}.weight": (scale * numbers.standard_normal((4, 3))).astype("float32") for k in range(4)}
+    return {f"layer.{k}.weight": (scale * numbers.standard_normal(shape)).astype("float32") for k in range(count)}
+
+
+def save_model(tensors: dict[str, np.ndarray], folder: Path) -> Path:
+    """Write a folder with tensors, as Hugging Face lays a model out."""
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
 
 
 def model(random: Random, folder: Path, scale: float = 1.0) -> Path:
     """Write a folder with a few tensors, as Hugging Face lays a model out."""
-    folder.mkdir(parents=True)
-    save_file(values(random, scale), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return folder
+    return save_model(values(random, scale), folder)
 
 
 def models(random: Random, folder: Path, count: int = 3) -> list[Path]:
@@ -45,7 +52,7 @@ def judge(
     folder: Path,
     ended: Ended,
     before: set[str],
-    about: str,
+    subject: str,
     damage: str,
     expected: Tensors | None,
     *,
@@ -56,11 +63,11 @@ def judge(
 
     Args:
         before: `names` of the folder before the merge.
-        about: what a refusal has to name.
+        subject: what a refusal has to name.
         damage: what was done; empty: nothing, so that a refusal is wrong.
         expected: the average, or None: nothing can be averaged there.
     """
-    outcome = refusal(ended, folder, before, about)
+    outcome = refusal(ended, folder, before, subject)
     if outcome is None:
         difference = differs(read(folder / "merged"), expected, tolerance, scale) or _half(folder / "merged")
         over = {name for name in names(folder) - before if name.split("/")[0] != "merged"}

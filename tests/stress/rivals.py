@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from campaign import HANG, Outcome, Running, warm
+from campaign import HANG, Outcome, Running, failure, warm
 from kills import left_aside
 from kills_merge import Merge
 
@@ -32,12 +32,8 @@ def rival_merges(random: Random, folder: Path) -> Outcome:
     merge.before |= {place.name for place in places}
     winners = [each for each in ended if each.code == 0]
     note = f"{kind}: {len(ended)} at once, {len(winners)} succeeded"
-    if any(each.hung for each in ended):
-        return Outcome("hang", note)
-    for each in ended:
-        lines = [line for line in each.stderr.splitlines() if line.startswith("error: ")]
-        if each.code != 0 and (each.traceback or len(lines) != 1):
-            return Outcome("traceback", f"{note}: {each.stderr[-600:]}")
+    for bad in filter(None, map(failure, ended)):
+        return Outcome(bad.verdict, f"{note}: {bad.note}")
     if len(winners) != 1:
         said = "; ".join(each.stderr.strip()[-200:] for each in ended)
         return Outcome("wrong", f"{note}: {said}")

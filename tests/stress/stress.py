@@ -91,9 +91,14 @@ def table(rows: list[dict]) -> str:
     """Outcomes by campaign."""
     lines = ["| campaign | trials | " + " | ".join(VERDICTS) + " | seconds |", "|---" * (len(VERDICTS) + 3) + "|"]
     for name in [*dict.fromkeys(row["campaign"] for row in rows), "all"]:
-        its = [row for row in rows if name in ("all", row["campaign"])]
-        counts = collections.Counter(row["verdict"] for row in its)
-        cells = [name, len(its), *(counts[verdict] for verdict in VERDICTS), round(sum(row["seconds"] for row in its))]
+        counted = [row for row in rows if name in ("all", row["campaign"])]
+        counts = collections.Counter(row["verdict"] for row in counted)
+        cells = [
+            name,
+            len(counted),
+            *(counts[verdict] for verdict in VERDICTS),
+            round(sum(row["seconds"] for row in counted)),
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 

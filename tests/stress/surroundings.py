@@ -14,8 +14,7 @@ from random import Random
 
 import kills_train
 import kills_watch
-from campaign import HANG, Ended, Outcome, command
-from full_disk import judged
+from campaign import HANG, Ended, Outcome, command, failure
 from kills import left_aside
 from kills_merge import KINDS, Merge
 
@@ -37,7 +36,7 @@ def no_descriptor_left(random: Random, folder: Path) -> Outcome:
         trainer.run()
         given = kills_watch.arguments(folder / "run", folder / "out", True, "idle=0.5")
         ended = command("pma.watch", *given, folder=folder, before=limit)
-        return judged(ended, "") or kills_watch.outcome(
+        return failure(ended) or kills_watch.outcome(
             command("pma.watch", *given, folder=folder), trainer, folder, True, f"watch, {most} descriptors"
         )
     kind = random.choice(KINDS)
@@ -49,7 +48,7 @@ def _merged(merge: Merge, ended: Ended, note: str) -> Outcome:
     """What came of a merge under hard conditions, and of the same one after them."""
     said = ended.stderr.strip().splitlines()[-1:] or [""]
     note = f"{note}, exit {ended.code} {said[0][:160]}"
-    if outcome := judged(ended, ""):
+    if outcome := failure(ended):
         return Outcome(outcome.verdict, f"{note}: {outcome.note}")
     if wrong := merge.take_away():
         return Outcome("wrong", f"{note}: {wrong}")

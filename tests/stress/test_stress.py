@@ -47,7 +47,7 @@ def test_the_frame_knows_how_a_command_ended(tmp_path, monkeypatch, code, verdic
     (tmp_path / "script.py").write_text(f"import os, signal, sys, time\n{code}\n")
     before = names(tmp_path)
     ended = command(str(tmp_path / "script.py"), folder=tmp_path, seconds=60 if verdict != "hang" else 1)
-    outcome = refusal(ended, tmp_path, before, about="a.bin")
+    outcome = refusal(ended, tmp_path, before, subject="a.bin")
     assert (outcome and outcome.verdict) == verdict, outcome
 
 

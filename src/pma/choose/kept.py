@@ -12,7 +12,7 @@ from typing import Any
 from pma.choose.candidates import Candidate
 from pma.choose.halves import Values
 from pma.config import hash_json
-from pma.files import write_text
+from pma.files import append_line, write_text
 from pma.json_files import read_rows
 
 
@@ -47,7 +47,7 @@ class Kept:
         self._rows = {row["key"]: Scored(row["values"], row["cosine"]) for row in rows}
         self._refused: dict[str, Scored] = {}  # not written: another policy may take them
         if self._path.exists():
-            write_text(self._path, "".join(map(_line, rows)))  # a kill can have left half a line
+            write_text(self._path, "".join(f"{_line(row)}\n" for row in rows))  # a kill can have left half a line
 
     def known(self, candidates: Iterable[Candidate], half: str) -> dict[Candidate, Scored]:
         """Those of the candidates that are scored, or refused, on the half named so (its suite's version)."""
@@ -65,8 +65,7 @@ class Kept:
         self._rows[key] = scored
         row = {"key": key, "half": half, **asdict(candidate), "cosine": scored.cosine, "values": scored.values}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(_line(row))
+        append_line(self._path, _line(row))
 
     def _key(self, candidate: Candidate, half: str) -> str:
         weights = [[self._stamps[at], weight] for at, weight in candidate.weights.items()]
@@ -74,7 +73,7 @@ class Kept:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, separators=(",", ":")) + "\n"
+    return json.dumps(row, separators=(",", ":"))
 
 
 def stamp(checkpoint: Path) -> list[Any]:

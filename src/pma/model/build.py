@@ -130,7 +130,7 @@ def loading(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a config or tokenizer that says something odd fails anywhere in transformers
         first = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{folder}: not loaded ({first}); put its config and tokenizer back as they were") from None
+        raise ValueError(f"{folder}: not loaded ({first}); put its files back as they were written") from None
 
 
 def assets_folder(checkpoint: Path, assets: str | None) -> Path:
