@@ -60,7 +60,7 @@ def known(log: Path, seed: int) -> list[dict]:
 
 
 def run(chosen: dict[Campaign, int], seed: int, out: Path, jobs: int) -> list[dict]:
-    """Run what is not done of each campaign's first trials; return all rows.
+    """Run what is not done of each campaign's first trials; return all rows, in order.
 
     Args:
         chosen: how many trials of each campaign.
@@ -68,11 +68,11 @@ def run(chosen: dict[Campaign, int], seed: int, out: Path, jobs: int) -> list[di
     """
     out.mkdir(parents=True, exist_ok=True)
     log = out / "trials.jsonl"
-    wanted = {(campaign.name, number) for campaign, count in chosen.items() for number in range(count)}
+    every = [(campaign, number) for campaign, count in chosen.items() for number in range(count)]
+    wanted = {(campaign.name, number): place for place, (campaign, number) in enumerate(every)}
     rows = [row for row in known(log, seed) if (row["campaign"], row["trial"]) in wanted]
     done = {(row["campaign"], row["trial"]) for row in rows}
-    left = [(campaign, number) for campaign, count in chosen.items() for number in range(count)]
-    left = [(campaign, number) for campaign, number in left if (campaign.name, number) not in done]
+    left = [(campaign, number) for campaign, number in every if (campaign.name, number) not in done]
     with ThreadPoolExecutor(jobs) as pool, open(log, "a") as file:
         futures = [pool.submit(attempt, campaign, number, seed, out) for campaign, number in left]
         with tqdm(total=len(wanted), initial=len(done), unit="trial", disable=not left) as bar:
@@ -84,7 +84,7 @@ def run(chosen: dict[Campaign, int], seed: int, out: Path, jobs: int) -> list[di
                 if row["verdict"] not in GOOD:
                     bar.write(f"{row['campaign']} {row['trial']}: {row['verdict']}: {row['note']}")
                 bar.update()
-    return rows
+    return sorted(rows, key=lambda row: wanted[row["campaign"], row["trial"]])
 
 
 def table(rows: list[dict]) -> str:
