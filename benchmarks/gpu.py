@@ -2,6 +2,9 @@
 
     python benchmarks/gpu.py                        # an H100 or H200: about 20 minutes
     python benchmarks/gpu.py --cases dense-124m     # of CASES below
+    python benchmarks/gpu.py --sides ours ceiling   # of SIDES below; a side left out stands as 0
+    python benchmarks/gpu.py --warm                 # only compile, all at once; the next call finds it in the cache
+    python benchmarks/gpu.py --cases moe-60m --profile   # which kernels a step of ours spends its time in
     python benchmarks/gpu.py --tiny                 # any machine: the same code at shapes divided down, its wiring only
 
 Each side runs in a process of its own, one after the other, on the same model, batch and data (generated text with a
@@ -24,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +42,7 @@ from pma.files import write_json
 from pma.model.build import flops_per_token, parameter_counts
 
 PEAK = {"NVIDIA H100": 989.4e12, "NVIDIA H200": 989.4e12}  # SXM, dense bf16, from NVIDIA's data sheets
+SIDES = ("ours", "trainer", "trainer-compiled", "ceiling")
 CASES = ("dense-30m", "dense-124m", "dense-350m", "moe-60m", "moe-250m", "moe-1b", "saving", "together", "scoring")
 
 
@@ -105,7 +109,6 @@ def config(name: str, tiny: bool, steps: int, folder: Path, *more: str) -> DictC
         "schedule.warmup_tokens=0",
         "tracking=off",
         f"runs_dir={folder / 'runs'}",
-        f"data_dir={folder / 'data'}",
         f"run_id={name}",
     ]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -124,6 +127,25 @@ def ours(cfg: DictConfig) -> dict[str, float]:
     rows = [json.loads(line) for line in (train(cfg) / "metrics.jsonl").read_text().splitlines()]
     speeds = [row["tokens_per_second"] for row in rows if row["tokens"] > cfg.train.total_tokens / 2]
     return {"speed": statistics.harmonic_mean(speeds), "memory": peak_memory(), "loss": rows[-1]["loss"]}
+
+
+def profile(cfg: DictConfig) -> dict[str, Any]:
+    """Milliseconds a step of the kernels that pma.train spends most time in, from all of its steps."""
+    from torch.autograd.profiler_util import DeviceType
+    from torch.profiler import ProfilerActivity
+
+    from pma.train.loop import train
+
+    on_gpu = torch.cuda.is_available()
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as kept:
+        train(cfg)
+    steps = cfg.train.total_tokens // cfg.scale.batch_tokens
+    where = DeviceType.CUDA if on_gpu else DeviceType.CPU
+    times = Counter()
+    for event in kept.events():
+        if event.device_type == where:
+            times[event.name] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1000 / steps
+    return {"milliseconds": sum(times.values()), "kernels": times.most_common(30)}
 
 
 def trainer(cfg: DictConfig, compiled: bool) -> dict[str, float]:
@@ -218,7 +240,7 @@ def scoring(cfg: DictConfig, tiny: bool) -> dict[str, float]:
     from pma.train.loop import train
 
     folders = list(snapshots(train(cfg)).values())[-10:]
-    corpus = Path(cfg.data_dir) / "scoring"
+    corpus = Path(cfg.runs_dir).parent / "scoring"
     make_corpus(corpus, 20 if tiny else 1500, 2 if tiny else 12)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_pretrained(folders[-1]).to(device)
@@ -252,8 +274,8 @@ def scoring(cfg: DictConfig, tiny: bool) -> dict[str, float]:
 class Bench:
     """Runs each side in a process of its own and keeps the numbers that it prints."""
 
-    def __init__(self, folder: Path, tiny: bool, steps: int) -> None:
-        self.folder, self.tiny, self.steps = folder, tiny, steps
+    def __init__(self, folder: Path, tiny: bool, steps: int, sides: Sequence[str]) -> None:
+        self.folder, self.tiny, self.steps, self.sides = folder, tiny, steps, sides
         self.results: dict[str, Any] = {}
 
     def start(self, side: str, name: str, *more: str) -> subprocess.Popen:
@@ -274,11 +296,30 @@ class Bench:
         """Start a side and wait for its numbers."""
         return self.result(self.start(side, name, *more))
 
+    def warm(self, cases: Sequence[str]) -> None:
+        """Compile what the cases of models will time: all sides at once, for eight steps, into the compiler's cache."""
+        began, steps, self.steps = time.perf_counter(), self.steps, 8
+        sides = [side for side in self.sides if side in ("ours", "trainer-compiled")]
+        more = "runs_dir=" + str(self.folder / "warm")
+        running = [self.start(side, case, more) for case in cases if case in SHAPES for side in sides]
+        for process in running:
+            self.result(process)
+        self.steps = steps
+        print(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
+
+    def profile(self, name: str) -> None:
+        """Print the kernels that a step of ours spends its time in."""
+        found = self.results[f"profile of {name}"] = self.run("profile", name, "run_id=profiled")
+        if found:
+            print(f"{name}: {found['milliseconds']:.1f} ms of kernels a step")
+            for kernel, milliseconds in found["kernels"]:
+                print(f"{milliseconds:9.2f} ms  {kernel[:110]}", flush=True)
+
     def model(self, name: str) -> None:
         """Print the row of a model."""
         m = config(name, self.tiny, self.steps, self.folder)
         flops = flops_per_token(m.model, m.scale.sequence_length)
-        sides = {side: self.run(side, name) for side in ("ours", "trainer", "trainer-compiled", "ceiling")}
+        sides = {side: self.run(side, name) if side in self.sides else {} for side in SIDES}
         peer = max(sides["trainer"].get("speed", 0), sides["trainer-compiled"].get("speed", 0))
         speed, best = sides["ours"].get("speed", 0), sides["ceiling"].get("speed", 0)
         rate = next((rate for gpu, rate in PEAK.items() if gpu in device_name()), None)
@@ -347,6 +388,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--steps", type=int, default=48, help="a multiple of 8")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--warm", action="store_true", help="only compile what would be timed, all of it at once")
+    parser.add_argument("--profile", action="store_true", help="the kernels of a step instead of speeds")
     parser.add_argument("--tiny", action="store_true", help="shapes divided down, for a machine without a GPU")
     parser.add_argument("--output", type=Path, help="JSON file for all numbers")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # side, case, folder
@@ -361,6 +405,7 @@ def main() -> None:
             "trainer-compiled": lambda: trainer(cfg, compiled=True),
             "ceiling": lambda: ceiling(cfg),
             "scoring": lambda: scoring(cfg, options.tiny),
+            "profile": lambda: profile(cfg),
         }
         if side.startswith("trainer"):
             cfg.runs_dir = f"{folder}/{side}"
@@ -374,10 +419,13 @@ def main() -> None:
         f"{'ratio':>8}{'ceiling':>13}{'MFU':>9}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.tiny, options.steps)
+        bench = Bench(Path(folder), options.tiny, options.steps, options.sides)
+        if options.warm:
+            bench.warm(options.cases)
+            return
         for case in options.cases:
             if case in SHAPES:
-                bench.model(case)
+                (bench.profile if options.profile else bench.model)(case)
             else:
                 getattr(bench, case)()
             if options.output:

@@ -14,6 +14,7 @@ from lm_eval.tasks import TaskManager
 from pma.evaluate.scorer import Score, Scorer
 from pma.evaluate.suites import load_suite
 from pma.evaluate.tasks import AXES, write_tasks
+from pma.model.moe import adapt
 
 
 def _by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
@@ -102,3 +103,14 @@ def test_the_paper_suite_scores_groups_shots_and_generation(make_model, toy_pape
     assert scores["toy_write", "exact_match"].n == 8
     values = [scores["toy_group", "acc"].value, scores["toy_write", "exact_match"].value]
     assert scores["average", "score"].value == pytest.approx(statistics.fmean(values))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_on_a_gpu_the_scores_are_those_of_the_cpu(make_model, kind, suite, tokenizer, tmp_path):
+    on_cpu, on_gpu = (
+        _by_name(Scorer(suite, adapt(make_model(kind)), tokenizer, tmp_path / device, device).score("w"))
+        for device in ("cpu", "cuda")
+    )
+    for key in on_cpu:  # products in TF32
+        assert on_gpu[key].value == pytest.approx(on_cpu[key].value, rel=1e-2 if key[1] == "bits_per_byte" else 0.5)
