@@ -77,7 +77,7 @@ reproduce $(SINGLE): export PMA_NEXT = no
 COMMA := ,
 next = echo "next: $(if $(PIECE_MINUTES),the same command$(COMMA) until nothing is left to do; then )$(1)"
 
-reproduce-NAME: ## train and draw one experiment for one seed (at most 10 minutes), for example make reproduce-figure-3
+reproduce-NAME: ## train and draw one experiment for one seed (2 to 14 minutes), for example make reproduce-figure-3
 	@echo "error: give an experiment for NAME: $(SINGLE:reproduce-%=%)"; false
 
 # A file's own name may hold hyphens.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from math import fsum
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -182,16 +183,17 @@ class Study:
 
         Training, two runs at a time, then scoring. Training takes half of what its runs took one by one, but at least
         the longest chain of runs that start from each other. Runs that the experiments' own runs start from are part of
-        it, and a run that several share counts once. Mean over the seeds; NaN where a manifest is missing.
+        it, and a run that several share counts once. Training: the median over the seeds, for some trained beside
+        other work, or were held up; scoring: the mean. NaN where a manifest is missing.
         """
         try:
             manifests = [self.manifest(experiment) for experiment in experiments]
             folders = {folder for manifest in manifests for folder in manifest["runs"]}
             seeds = {seed_of(folder) for folder in folders}
-            training = fsum(self._training({f for f in folders if seed_of(f) == seed}) for seed in seeds) / len(seeds)
+            training = median(self._training({f for f in folders if seed_of(f) == seed}) for seed in seeds)
             scoring = fsum(m["seconds"] / len({seed_of(run) for run in m["runs"]}) for m in manifests)
             return float(training + scoring)
-        except (ValueError, ZeroDivisionError):
+        except ValueError:
             return float("nan")
 
     def _training(self, folders: Iterable[str]) -> float:

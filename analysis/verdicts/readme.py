@@ -45,8 +45,8 @@ def cost_block(study: Study) -> str:
     """What one seed of everything takes, by the published records."""
     seeds, cost = study.recorded_seeds(), minutes(study.cost(study.experiments()))
     return (
-        f"One seed of everything takes {cost} on 2 cores, without set-up: the mean over the "
-        f"{count(len(seeds), 'published seed')} ({listed(seeds)})."
+        f"One seed of everything takes {cost} on 2 cores, without set-up: the middle of the "
+        f"{count(len(seeds), 'published seed')} ({listed(seeds)}), some of which ran beside other work."
     )
 
 

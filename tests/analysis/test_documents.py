@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -21,6 +22,8 @@ from verdicts.document import claims_sections
 from verdicts.frozen import published_hash
 from verdicts.readme import claims_block
 from verdicts.tables import result_table
+
+from pma.files import write_json
 
 BLOCKS = {
     "README.md": ("finding", "cost", "claims", "sizes", "deviations"),
@@ -139,3 +142,12 @@ def test_costs_are_wall_clock_minutes_of_one_seed(nine_seeds, published, decided
     assert study.cost(["table_1"]) == pytest.approx(5 * 60 / 2 + 6)  # four runs, and the one that they start from
     assert Study(published).cost(["figure_1"]) == study.cost(["figure_1"]) == decided["C1"].seconds
     assert np.isnan(study.cost(["nowhere"]))
+
+
+def test_a_seed_that_was_held_up_does_not_change_the_cost(nine_seeds, tmp_path):
+    root = tmp_path / "cpu"
+    shutil.copytree(nine_seeds, root)
+    before = Study(root).cost(["figure_1"])
+    for path in root.glob("*-seed3/manifest.json"):
+        write_json(path, {**json.loads(path.read_text()), "seconds": 86_400})
+    assert Study(root).cost(["figure_1"]) == before
