@@ -37,7 +37,8 @@ def choose(folder: Path) -> Ended:
 
 def _table(ended: Ended) -> str:
     """What choose says, but for the time and for how many were scored before."""
-    return "\n".join(re.findall(r"^ *(?:\d|sma|single|last|best|the ).*", ended.stdout, re.MULTILINE))
+    lines = "\n".join(re.findall(r"^ *(?:\d|sma|single|last|best|the ).*", ended.stdout, re.MULTILINE))
+    return re.sub(r"\(\d+ scored before\)", "", lines)
 
 
 def _scores(folder: Path) -> list[float]:
@@ -85,10 +86,10 @@ def damaged_evaluation(random: Random, folder: Path) -> Outcome:
 def damaged_choice(random: Random, folder: Path) -> Outcome:
     """The scores that a search goes on from are damaged."""
     made = prepared(folder, "scored", _world)
-    for name in ("run", "chosen"):
-        linked(made / name, folder / name)
+    linked(made / "run", folder / "run")
     (folder / "held.jsonl").write_bytes((made / "held.jsonl").read_bytes())
-    path = own(folder / "chosen/candidates.jsonl")
+    choose(folder)  # a search goes on from scores of checkpoints that lie in the same place
+    path = folder / "chosen/candidates.jsonl"
     damage = damaged(path, random, (line, line, line, cut, garbage))
     before = names(folder)
     ended = choose(folder)
