@@ -8,9 +8,9 @@
     python benchmarks/gpu.py --tiny                 # any machine: the same code at shapes divided down, its wiring only
 
 Each side runs in a process of its own, one after the other, on the same model, batch and data (generated text with a
-tokenizer of 512 entries: speed does not depend on it). Ours is pma.train itself. Trainer runs with bf16 and fused
-AdamW, with and without torch_compile; the better of the two counts. The first half of the steps, compilation among
-them, is not timed.
+tokenizer of 512 entries, built once in data/: speed does not depend on it). Ours is pma.train itself. Trainer runs with
+bf16 and fused AdamW, with and without torch_compile; the better of the two counts. The first half of the steps,
+compilation among them, is not timed.
 
 FLOPs a token: 6 N + 12 L H Q T, N the active parameters that are multiplied with (pma.model.build.flops_per_token);
 MFU is that, times tokens a second, over the data sheet's dense bf16 rate of the GPU (PEAK). The ceiling is what the
@@ -137,12 +137,12 @@ def profile(cfg: DictConfig) -> dict[str, Any]:
     from pma.train.loop import train
 
     on_gpu = torch.cuda.is_available()
-    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as kept:
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         train(cfg)
     steps = cfg.train.total_tokens // cfg.scale.batch_tokens
     where = DeviceType.CUDA if on_gpu else DeviceType.CPU
     times = Counter()
-    for event in kept.events():
+    for event in profiler.events():
         if event.device_type == where:
             times[event.name] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1000 / steps
     return {"milliseconds": sum(times.values()), "kernels": times.most_common(30)}
@@ -297,22 +297,21 @@ class Bench:
         return self.result(self.start(side, name, *more))
 
     def warm(self, cases: Sequence[str]) -> None:
-        """Compile what the cases of models will time: all sides at once, for eight steps, into the compiler's cache."""
-        began, steps, self.steps = time.perf_counter(), self.steps, 8
+        """Compile what the cases of models will time: all sides at once, into the compiler's cache."""
+        began = time.perf_counter()
         sides = [side for side in self.sides if side in ("ours", "trainer-compiled")]
         more = "runs_dir=" + str(self.folder / "warm")
         running = [self.start(side, case, more) for case in cases if case in SHAPES for side in sides]
         for process in running:
             self.result(process)
-        self.steps = steps
         print(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
 
     def profile(self, name: str) -> None:
         """Print the kernels that a step of ours spends its time in."""
-        found = self.results[f"profile of {name}"] = self.run("profile", name, "run_id=profiled")
-        if found:
-            print(f"{name}: {found['milliseconds']:.1f} ms of kernels a step")
-            for kernel, milliseconds in found["kernels"]:
+        times = self.results[f"profile of {name}"] = self.run("profile", name, "run_id=profiled")
+        if times:
+            print(f"{name}: {times['milliseconds']:.1f} ms of kernels a step")
+            for kernel, milliseconds in times["kernels"]:
                 print(f"{milliseconds:9.2f} ms  {kernel[:110]}", flush=True)
 
     def model(self, name: str) -> None:
@@ -419,7 +418,8 @@ def main() -> None:
         f"{'ratio':>8}{'ceiling':>13}{'MFU':>9}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.tiny, options.steps, options.sides)
+        steps = 8 if options.warm else options.steps  # the graph is the same however many there are
+        bench = Bench(Path(folder), options.tiny, steps, options.sides)
         if options.warm:
             bench.warm(options.cases)
             return

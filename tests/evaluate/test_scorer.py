@@ -112,5 +112,5 @@ def test_on_a_gpu_the_scores_are_those_of_the_cpu(make_model, kind, suite, token
         _by_name(Scorer(suite, adapt(make_model(kind)), tokenizer, tmp_path / device, device).score("w"))
         for device in ("cpu", "cuda")
     )
-    for key in on_cpu:  # products in TF32
-        assert on_gpu[key].value == pytest.approx(on_cpu[key].value, rel=1e-2 if key[1] == "bits_per_byte" else 0.5)
+    for key in (key for key in on_cpu if key[1] == "bits_per_byte"):  # of eight items, one may turn right or wrong
+        assert on_gpu[key].value == pytest.approx(on_cpu[key].value, rel=1e-2)  # products in TF32

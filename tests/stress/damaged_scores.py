@@ -17,10 +17,11 @@ from tiny import scored_run
 def _world(folder: Path) -> None:
     """Checkpoints of one small model, text to score them on, and what scoring and choosing say of them."""
     scored_run(folder)
-    for ended in (evaluate(folder), choose(folder)):
+    scored, searched = evaluate(folder), choose(folder)
+    for ended in (scored, searched):
         if ended.code:
             raise RuntimeError(f"nothing to damage: {ended.stderr[-800:]}")
-    (folder / "chosen.txt").write_text(_table(choose(folder)))
+    (folder / "chosen.txt").write_text(_table(searched))
 
 
 def evaluate(folder: Path) -> Ended:
