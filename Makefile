@@ -58,7 +58,7 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
-test-interop: setup ## checkpoints that the writers' own packages make, merged and trained on (about 10 minutes)
+test-interop: setup ## checkpoints that the writers' own packages make, merged and trained on (about 5 minutes)
 	OMP_NUM_THREADS=1 $(PY) tests/interop/check.py
 
 stress: setup ## kills, damaged inputs, full disks and rival writers by the thousand (about 40 minutes); goes on where it stopped

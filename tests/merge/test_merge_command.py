@@ -73,7 +73,8 @@ def test_options_stand_once():
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"method": None}, "give either method="),
+        ({"weights": [0.5, 0.5]}, "give either method="),
+        ({"method": None, "alpha": 0.2}, "alpha goes with method=ema"),
         ({"output": None}, "give output=DIR"),
         ({"interval": 3}, "interval: goes with run_dir"),
         ({"weights": [float("nan"), 1.0], "method": None}, "not all are finite"),
@@ -93,8 +94,9 @@ def test_impossible_jobs_are_refused_before_work(tmp_path, changes, message):
 def test_a_dry_run_only_prints_the_plan(tmp_path, snapshots_of_a_run, capsys):
     folders = snapshots_of_a_run(tmp_path, 2)
     sources = [str(folder) for folder in folders]
-    main(OmegaConf.structured(MergeJob(sources=sources, method="sma", output=str(tmp_path / "out"), dry_run=True)))
+    main(OmegaConf.structured(MergeJob(sources=sources, output=str(tmp_path / "out"), dry_run=True)))
     printed = capsys.readouterr().out
+    assert printed.count("  0.500000  ") == 2  # equal weights, where the job names none
     assert (
         "2 snapshots, weights sum to 1" in printed
         and "4 tensors, 454,437 parameters, stored as in the newest source; reads 1.8 MB" in printed

@@ -96,3 +96,11 @@ def test_loading_from_a_wrong_folder_says_so(tmp_path):
 def test_weights_of_another_shape_are_refused_in_one_line(make):
     with pytest.raises(ValueError, match="other shapes than the model"):
         load_weights(make("dense_411m"), make("dense_2b").state_dict())
+
+
+def test_weights_under_the_names_of_another_library_are_refused_in_one_line(make, capfd):
+    model = make("dense_411m")
+    renamed = {f"decoder.{name}": tensor for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"missing, and instead decoder\..* found; .* converter to Hugging Face"):
+        load_weights(model, renamed)
+    assert capfd.readouterr() == ("", "")

@@ -50,7 +50,7 @@ class MergeJob(Options, Policy):
 
     run_dir: str | None = None  # folder that a trainer wrote its checkpoints into
     sources: list[str] = field(default_factory=list)  # folders or repo@revision of the hub, oldest first
-    method: str | None = None  # sma | wma | ema | linear | cosine | 1-sqrt
+    method: str | None = None  # sma | wma | ema | linear | cosine | 1-sqrt; null, without weights: sma
     weights: list[float] | None = None  # explicit, oldest first
     alpha: float | None = None  # of ema
     positions: list[float] | None = None  # of the sources in training, for the shapes of a decay; null: evenly spaced

@@ -86,7 +86,9 @@ def _recipes(job: DictConfig) -> list[dict[str, Any]]:
 
 
 def _checked(recipe: dict[str, Any]) -> dict[str, Any]:
-    if ("method" in recipe) == ("weights" in recipe):
+    if "weights" not in recipe:
+        recipe.setdefault("method", "sma")
+    elif "method" in recipe:
         raise ValueError(
             "give either method=sma|wma|ema|linear|cosine|1-sqrt or weights=[...] (one for each source, oldest first)"
         )

@@ -10,7 +10,7 @@ tied). Active parameters are all of them but the experts a token is not routed t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,10 +162,30 @@ def load_architecture(folder: Path) -> PreTrainedModel:
 
 def _require_whole(report: dict[str, Any], source: str) -> None:
     # transformers only warns about missing tensors, and initialises them at random.
-    if report["missing_keys"]:
-        names = sorted(report["missing_keys"])
-        missing = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        raise ValueError(f"{source}: {missing} missing; give the folder of a whole model")
+    if not report["missing_keys"]:
+        return
+    missing, strange = _some(report["missing_keys"]), _some(report["unexpected_keys"])
+    if strange:
+        raise ValueError(
+            f"{source}: {missing} missing, and instead {strange} found; a trainer that names its tensors in its own way "
+            f"comes with a converter to Hugging Face's layout: use that first"
+        )
+    raise ValueError(f"{source}: {missing} missing; give the folder of a whole model")
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep transformers from printing a table of the tensors that do not fit: the error that follows names them."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def load_weights(model: PreTrainedModel, tensors: dict[str, Tensor]) -> None:
@@ -176,9 +196,10 @@ def load_weights(model: PreTrainedModel, tensors: dict[str, Tensor]) -> None:
     """
     # Through from_pretrained, because a saved MoE holds a tensor for each expert, a model in memory one for all.
     try:
-        result: Any = type(model).from_pretrained(
-            None, config=model.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
-        )
+        with _without_warnings():
+            result: Any = type(model).from_pretrained(
+                None, config=model.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
+            )
     except RuntimeError as error:  # how transformers reports a shape, after a table of all of them
         if "mismatched_sizes" not in str(error):
             raise
