@@ -89,6 +89,11 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3, help="candidates that are made one at a time in each round")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each command")
     args = parser.parse_args()
+    if len(snapshots(args.run)) <= (CHECKPOINTS - 1) * args.every:
+        raise SystemExit(
+            f"error: {args.run}: {len(snapshots(args.run))} snapshots there, too few for ten that stand {args.every} "
+            f"apart; make reproduce-figure-4 trains the run, or give another, --run DIR"
+        )
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         run = link_run(args.run, args.every, work / "run")

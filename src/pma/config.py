@@ -215,6 +215,10 @@ class TrainConfig:
     beta2: float = 0.95
     eps: float = 1.0e-8
     clip_norm: float | None = 1.0  # null: no clipping
+    optimizer: str | None = None  # null: AdamW | schedule_free: schedule-free AdamW (arXiv 2405.15682)
+    # Exponential averages of the weights that run along, each step avg <- (1 - alpha) avg + alpha weights: their alphas.
+    # They do not change the weights; beside each snapshot stands one of each average, RUN/ema-ALPHA/tokens-N.
+    online_ema: list[float] | None = None
     snapshot_interval: int = MISSING  # tokens
     # Keep only these of the interval's snapshots, and the last; null keeps all. Does not change the weights, so it is
     # no part of a run's identity: what reads a snapshot that was not kept says which is missing.

@@ -187,6 +187,7 @@ def _check_choices(cfg: DictConfig) -> None:
     _choose("scale.suite", cfg.scale.suite, (None, "proxy", "instruct", "paper"))
     _choose("train.snapshot_dtype", cfg.train.snapshot_dtype, ("float32", "bfloat16"))
     _choose("train.part", cfg.train.part, PARTS)
+    _choose("train.optimizer", cfg.train.optimizer, (None, "schedule_free"))
     _choose("tracking.mode", cfg.tracking.mode, ("auto", "offline", "online", "off"))
     _choose("device", cfg.device, ("auto", "cpu", "cuda"))
     for key, name in (("run_id", cfg.run_id), ("scale.name", cfg.scale.name), ("init.parent.run", cfg.init.parent.run)):
@@ -197,6 +198,9 @@ def _check_choices(cfg: DictConfig) -> None:
 def _check_limits(cfg: DictConfig) -> None:
     clip, minutes = cfg.train.clip_norm, cfg.minutes
     _require(clip is None or clip > 0, "train.clip_norm", clip, "give a number above 0, or null for none")
+    alphas = list(cfg.train.online_ema or [])
+    fine = len(set(alphas)) == len(alphas) and all(0 < alpha < 1 for alpha in alphas)
+    _require(fine, "train.online_ema", alphas, "give different numbers above 0 and below 1")
     _require(minutes is None or minutes > 0, "minutes", minutes, "give more than 0, or null for no limit")
     _require(cfg.threads >= 0, "threads", cfg.threads, "give 0 (all cores of this job) or more")
 

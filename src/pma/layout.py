@@ -30,6 +30,11 @@ def snapshot_dir(run_dir: Path, tokens: int) -> Path:
     return run_dir / "snapshots" / f"tokens-{tokens:015d}"
 
 
+def average_dir(run_dir: Path, alpha: float, tokens: int) -> Path:
+    """Folder of the snapshot of a running average (train.online_ema) after `tokens` tokens."""
+    return run_dir / f"ema-{alpha:g}" / f"tokens-{tokens:015d}"
+
+
 def list_by_tokens(folder: Path) -> dict[int, Path]:
     """Published tokens-N folders below `folder`, by token count, ascending."""
     matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("tokens-*"))

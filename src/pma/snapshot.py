@@ -52,11 +52,11 @@ def copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, t
     return wait
 
 
-def copy_weights(model: PreTrainedModel, dtype: str) -> Callable[[], dict[str, torch.Tensor]]:
-    """`copy_to_cpu` of the model's weights, in the storage type (float32 or bfloat16)."""
+def copy_weights(weights: Mapping[str, torch.Tensor], dtype: str) -> Callable[[], dict[str, torch.Tensor]]:
+    """`copy_to_cpu` of a model's weights, in the storage type (float32 or bfloat16)."""
     import torch
 
-    return copy_to_cpu({name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()})
+    return copy_to_cpu({name: tensor.to(getattr(torch, dtype)) for name, tensor in weights.items()})
 
 
 def save_snapshot(

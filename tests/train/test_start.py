@@ -10,8 +10,10 @@ from pma.json_files import read_manifest
 from pma.layout import checkpoints, snapshots, trajectory
 from pma.merge import average
 from pma.model.build import build
+from pma.train.averages import OnlineAverages
 from pma.train.objective import make_optimizer
 from pma.train.start import initialise
+from pma.train.state import TrainingState
 
 PARENT = "init.parent={run: trunk, tokens: %d, n: %d, interval: 2560, optimizer: %s}"
 
@@ -46,7 +48,7 @@ def test_a_merged_start_takes_the_optimizer_state_that_the_config_names(shared_l
     cfg = shared_lab.config(PARENT % (5120, 2, kind), "run_id=not_trained", "init.tokens=5120")
     model = build(cfg.model, 64)
     optimizer = make_optimizer(cfg.train, model)
-    assert initialise(cfg, model, optimizer) == 5120
+    assert initialise(cfg, TrainingState(model, optimizer, OnlineAverages([], model))) == 5120
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
         if kind == "null":

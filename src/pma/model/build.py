@@ -167,8 +167,8 @@ def _require_whole(report: dict[str, Any], source: str) -> None:
     missing, strange = _some(report["missing_keys"]), _some(report["unexpected_keys"])
     if strange:
         raise ValueError(
-            f"{source}: {missing} missing, and instead {strange} found; a trainer that names its tensors in its own "
-            f"way comes with a converter to Hugging Face's layout: use that first"
+            f"{source}: {missing} missing, and instead {strange} found; give weights of this architecture, and use a "
+            f"trainer's converter to Hugging Face's layout first where it has names of its own"
         )
     raise ValueError(f"{source}: {missing} missing; give the folder of a whole model")
 

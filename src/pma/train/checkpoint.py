@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 import xxhash
 from safetensors.torch import load_file, save_file
+from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 
@@ -25,8 +26,11 @@ from pma.merge.formats import DCP
 from pma.merge.formats.dcp_metadata import read_metadata
 from pma.model.build import copy_parameters, laid_out_as
 from pma.snapshot import copy_to_cpu
+from pma.train.state import TrainingState
 
-State = dict[str, dict[str, Tensor]]  # `weights` by name of the parameter, and `optimizer` by KEY.NAME
+# `weights` by name of the parameter, `optimizer` by KEY.NAME, and, of a run with averages, `averages` by INDEX.NAME
+Files = dict[str, dict[str, Tensor]]
+_GROUP = {"k": int, "weight_sum": float, "lr_max": float}  # numbers that schedule-free AdamW counts for each group
 
 
 def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
@@ -35,22 +39,29 @@ def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return weights (weights.NAME) and optimizer state (optimizer.KEY.NAME) of a model in training, not copied."""
-    names = _optimizer_order(model, optimizer)
-    state = {f"weights.{name}": parameter.detach() for name, parameter in model.named_parameters()}
-    for index, entry in optimizer.state_dict()["state"].items():
+def named_state(training: TrainingState) -> dict[str, Tensor]:
+    """Return all that changes in training, not copied: weights.NAME, optimizer.KEY.NAME, averages.INDEX.NAME.
+
+    What an optimizer counts for a group of parameters stands under optimizer.group.KEY-INDEX.
+    """
+    names = _optimizer_order(training.model, training.optimizer)
+    state = {f"weights.{name}": parameter.detach() for name, parameter in training.model.named_parameters()}
+    held = training.optimizer.state_dict()
+    for index, entry in held["state"].items():
         state |= {f"optimizer.{key}.{names[index]}": value for key, value in entry.items()}
-    return state
+    for index, group in enumerate(held["param_groups"]):
+        counts = {key: group[key] for key in _GROUP if key in group}
+        state |= {f"optimizer.group.{key}-{index}": torch.tensor(n, dtype=torch.float64) for key, n in counts.items()}
+    return state | {f"averages.{name}": average for name, average in training.averages.state().items()}
 
 
-def copy_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], State]:
-    """Copy weights, optimizer state and random state as they stand now.
+def copy_state(training: TrainingState) -> Callable[[], Files]:
+    """Copy what changes in training, and the random state, as they stand now.
 
     Returns:
         A function that waits for the copies and returns them on the CPU; see `pma.snapshot.copy_to_cpu`.
     """
-    state = named_state(model, optimizer)
+    state = named_state(training)
     state["optimizer.random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         state["optimizer.random.cuda"] = torch.cuda.get_rng_state()
@@ -58,15 +69,15 @@ def copy_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[
     return lambda: _by_file({name: tensor.contiguous() for name, tensor in copies().items()})
 
 
-def _by_file(state: dict[str, Tensor]) -> State:
-    files: State = {"weights": {}, "optimizer": {}}
+def _by_file(state: dict[str, Tensor]) -> Files:
+    files: Files = {"weights": {}, "optimizer": {}}
     for name, tensor in state.items():
         file, _, key = name.partition(".")
-        files[file][key] = tensor
+        files.setdefault(file, {})[key] = tensor
     return files
 
 
-def save_checkpoint(folder: Path, state: Callable[[], State], tokens: int) -> None:
+def save_checkpoint(folder: Path, state: Callable[[], Files], tokens: int) -> None:
     """Publish what `copy_state` returned, and the position: `tokens` consumed."""
     with publish_folder(folder) as aside:
         for file, tensors in state().items():
@@ -95,8 +106,8 @@ def drop_old_checkpoints(run_dir: Path, newest: int, fork_points: list[int]) -> 
         remove_folder(path)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore a checkpoint in place: weights, optimizer state and random state.
+def load_checkpoint(folder: Path, training: TrainingState) -> int:
+    """Restore a checkpoint in place: weights, optimizer, averages and random state.
 
     Returns:
         The position: tokens consumed.
@@ -115,12 +126,14 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             f"damaged; remove the folder: the run then goes on from the checkpoint before"
         )
     _require_unchanged(folder, hashes)
+    model = training.model
     stored = _read(folder, model)
     shapes = {name: tuple(value.shape) for name, value in stored["weights"].items()}
     if shapes != {name: tuple(p.shape) for name, p in model.named_parameters()}:
         raise ValueError(f"{folder}: a checkpoint of another architecture; give one of the same conf/model")
     copy_parameters(model, stored["weights"])
-    _restore_optimizer(stored["optimizer"], model, optimizer)
+    _restore_optimizer(folder, stored["optimizer"], training)
+    training.averages.load(stored.get("averages", {}))
     if "random.cpu" in stored["optimizer"]:
         torch.set_rng_state(stored["optimizer"]["random.cpu"])
     if torch.cuda.is_available() and "random.cuda" in stored["optimizer"]:
@@ -141,39 +154,47 @@ def _require_unchanged(folder: Path, hashes: dict[str, str]) -> None:
             )
 
 
-def load_optimizer(folders: list[Path], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the mean of the moments of several checkpoints into `optimizer`; the step count is the first folder's.
+def load_optimizer(folders: list[Path], training: TrainingState) -> None:
+    """Put the mean of the moments of several checkpoints into the optimizer; the step count is the first folder's.
 
     Adam's moments are moving averages of gradients and of their squares; the mean of such averages is another one.
 
     Args:
         folders: checkpoints, newest first.
     """
-    stored = _read(folders[0], model)["optimizer"]
+    stored = _read(folders[0], training.model)["optimizer"]
     for folder in folders[1:]:
-        older = _read(folder, model)["optimizer"]
+        older = _read(folder, training.model)["optimizer"]
         for name, tensor in stored.items():
             if name.startswith("exp_avg"):
                 tensor += older[name]
     for name, tensor in stored.items():
         if name.startswith("exp_avg"):
             tensor /= len(folders)
-    _restore_optimizer(stored, model, optimizer)
+    _restore_optimizer(folders[0], stored, training)
 
 
-def _restore_optimizer(stored: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    parameters = dict(model.named_parameters())
+def _restore_optimizer(folder: Path, stored: dict[str, Tensor], training: TrainingState) -> None:
+    model, optimizer = training.model, training.optimizer
+    parameters, names = dict(model.named_parameters()), _optimizer_order(model, optimizer)
+    keys = ("z", "exp_avg_sq") if isinstance(optimizer, AdamWScheduleFree) else ("exp_avg", "exp_avg_sq", "step")
+    if f"{keys[0]}.{names[0]}" not in stored:
+        raise ValueError(f"{folder}: the state of another optimizer; give train.optimizer as that run had it")
     state = {}
-    for index, name in enumerate(_optimizer_order(model, optimizer)):
-        moments = {key: laid_out_as(parameters[name], stored[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
-        state[index] = {"step": stored[f"step.{name}"], **moments}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for index, name in enumerate(names):
+        entry = {key: stored[f"{key}.{name}"] for key in keys}
+        state[index] = {k: v if k == "step" else laid_out_as(parameters[name], v) for k, v in entry.items()}
+    groups = optimizer.state_dict()["param_groups"]
+    for index, group in enumerate(groups):
+        group |= {key: kind(stored[f"group.{key}-{index}"]) for key, kind in _GROUP.items() if key in group}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _read(folder: Path, model: nn.Module) -> State:
+def _read(folder: Path, model: nn.Module) -> Files:
     if (folder / DCP).exists():
         return _read_shards(folder, model)
-    return {file: load_file(folder / f"{file}.safetensors") for file in ("weights", "optimizer")}
+    averages = ["averages"] if (folder / "averages.safetensors").exists() else []
+    return {file: load_file(folder / f"{file}.safetensors") for file in ("weights", "optimizer", *averages)}
 
 
 class _Reader(dcp.FileSystemReader):
@@ -186,7 +207,7 @@ class _Reader(dcp.FileSystemReader):
         return metadata
 
 
-def _read_shards(folder: Path, model: nn.Module) -> State:
+def _read_shards(folder: Path, model: nn.Module) -> Files:
     """Read what several processes saved, laid out as `model` is: whole in one process, in shards in several."""
     reader = _Reader(folder)
     entries: dict[str, Any] = reader.read_metadata().state_dict_metadata

@@ -19,9 +19,10 @@ from omegaconf import DictConfig
 from pma.config import TrainConfig
 from pma.corpus import TokenDataset, batches, mixing_weights, prepare, require_intact
 from pma.files import sweep
-from pma.layout import checkpoint_dir, snapshot_dir, snapshots
+from pma.layout import average_dir, checkpoint_dir, snapshot_dir, snapshots
 from pma.model.build import build
 from pma.run import run_folder, target_tokens, trained_tokens
+from pma.train.averages import OnlineAverages
 from pma.train.checkpoint import drop_old_checkpoints
 from pma.train.manifest import RunManifest
 from pma.train.many_processes import ManyProcesses
@@ -30,6 +31,7 @@ from pma.train.one_process import OneProcess
 from pma.train.progress import Progress
 from pma.train.schedule import learning_rate
 from pma.train.start import check, resume
+from pma.train.state import TrainingState
 from pma.train.stop import REQUEUE, StopRequest
 from pma.train.world import World, is_first, process_count
 from pma.words import duration, run_in_words, size_label
@@ -76,19 +78,25 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
     world.place(cfg, model)
     parameters = list(model.parameters())
     optimizer = make_optimizer(t, model)
-    start = resume(cfg, model, optimizer, world)
+    state = TrainingState(model, optimizer, OnlineAverages(t.online_ema or [], model))
+    start = resume(cfg, state, world)
 
     manifest = RunManifest(cfg, corpus, world)
     manifest.begin(start)
     drop_old = partial(drop_old_checkpoints, folder, t.checkpoints_kept, t.fork_points)
     if world.first:  # a kill can have come between a checkpoint and this
         drop_old()
-        for kept in (snapshot_dir(folder, start).parent, checkpoint_dir(folder, start).parent):
-            sweep(kept)
+        averages = [average_dir(folder, alpha, start) for alpha in state.averages.alphas]
+        for kept in (snapshot_dir(folder, start), checkpoint_dir(folder, start), *averages):
+            sweep(kept.parent)
 
     def save_snapshot(tokens: int) -> None:
         complete = partial(manifest.complete_snapshot, tokens)
-        world.save_snapshot(snapshot_dir(folder, tokens), t.snapshot_dtype, complete)
+        with state.weights_to_use():
+            world.save_snapshot(snapshot_dir(folder, tokens), t.snapshot_dtype, complete)
+        for i, alpha in enumerate(state.averages.alphas):
+            place = average_dir(folder, alpha, tokens)
+            world.save_snapshot(place, t.snapshot_dtype, complete, state.averages.weights(i))
 
     label = size_label(cfg.model.kind, sum(p.numel() for p in parameters), cfg.model.stands_for)
     goal = f"from {start:,} to {end:,} tokens" if start else f"to {end:,} tokens"
@@ -108,6 +116,7 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
             norm = clip_gradients(parameters, t.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            state.averages.update()
 
             progress.add(loss, norm)
             tokens = (step + 1) * batch_tokens
@@ -122,7 +131,7 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
             if snapshot:
                 save_snapshot(tokens)
             if checkpoint:
-                world.save_checkpoint(checkpoint_dir(folder, tokens), optimizer, tokens, then=drop_old)
+                world.save_checkpoint(checkpoint_dir(folder, tokens), state, tokens, then=drop_old)
             if last:
                 break
         world.finish()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ from pma.merge.write import dcp_errors
 from pma.model.loss import LossModule
 from pma.model.moe import routers
 from pma.train.checkpoint import file_hashes, named_state, write_state
+from pma.train.state import TrainingState
 from pma.train.world import World, process_count
 
 Result = TypeVar("Result")
@@ -159,10 +160,16 @@ class ManyProcesses(World):
 
     # ---- on disk ----
 
-    def save_snapshot(self, folder: Path, dtype: str, complete: Callable[[Path], None]) -> None:
+    def save_snapshot(
+        self,
+        folder: Path,
+        dtype: str,
+        complete: Callable[[Path], None],
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Each process writes a file: every tensor is gathered, and kept by one of them."""
         tensors: dict[str, Tensor] = {}
-        for index, (name, tensor) in enumerate(self._model.state_dict().items()):
+        for index, (name, tensor) in enumerate((weights or self._model.state_dict()).items()):
             whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
             if index % self.size == self.rank:
                 tensors[name] = whole.to("cpu", getattr(torch, dtype))
@@ -196,9 +203,7 @@ class ManyProcesses(World):
             dist.barrier()
         dist.barrier()  # it is published
 
-    def save_checkpoint(
-        self, folder: Path, optimizer: torch.optim.Optimizer, tokens: int, then: Callable[[], None]
-    ) -> None:
+    def save_checkpoint(self, folder: Path, state: TrainingState, tokens: int, then: Callable[[], None]) -> None:
         """Each process writes its shards of a torch distributed checkpoint, which gets its name in `finish`."""
         self.finish()
         aside = folder.with_name(f".{folder.name}.partial")
@@ -206,8 +211,7 @@ class ManyProcesses(World):
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
         dist.barrier()
-        state = named_state(self._model, optimizer)
-        written = dcp.async_save(state, checkpoint_id=aside, process_group=self._writers)
+        written = dcp.async_save(named_state(state), checkpoint_id=aside, process_group=self._writers)
         assert isinstance(written, Future)
         self._writing = _Writing(written, aside, folder, tokens, then)
 

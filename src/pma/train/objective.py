@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -46,11 +47,18 @@ def training_loss(cfg: DictConfig, device: torch.device, say: Callable[[str], No
     return lambda model, inputs, targets: step(prepared(model), inputs, targets)
 
 
-def make_optimizer(t: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
-    """Return AdamW (arXiv 1711.05101) at rate 0; the gains of norms do not decay, as is usual since GPT-2."""
+def make_optimizer(t: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW (arXiv 1711.05101) or schedule-free AdamW (arXiv 2405.15682) at rate 0.
+
+    The gains of norms do not decay, as is usual since GPT-2.
+    """
     decayed = [p for p in model.parameters() if p.ndim > 1]
     gains = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": t.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+    if t.optimizer == "schedule_free":
+        optimizer = AdamWScheduleFree(groups, lr=0.0, betas=(t.beta1, t.beta2), eps=t.eps)
+        optimizer.train()
+        return optimizer
     return torch.optim.AdamW(groups, lr=0.0, betas=(t.beta1, t.beta2), eps=t.eps, fused=True)
 
 

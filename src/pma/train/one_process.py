@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from pma.device import choose_device, cpu_threads
 from pma.snapshot import copy_weights, save_snapshot
 from pma.train.checkpoint import copy_state, save_checkpoint
 from pma.train.objective import Loss, training_loss
+from pma.train.state import TrainingState
 from pma.train.world import World
 
 Result = TypeVar("Result")
@@ -58,16 +59,21 @@ class OneProcess(World):
     def backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return self._micro_batches.backward(inputs, targets)
 
-    def save_snapshot(self, folder: Path, dtype: str, complete: Callable[[Path], None]) -> None:
-        self._write(save_snapshot, folder, self._model, copy_weights(self._model, dtype), complete)
-
-    def save_checkpoint(
-        self, folder: Path, optimizer: torch.optim.Optimizer, tokens: int, then: Callable[[], None]
+    def save_snapshot(
+        self,
+        folder: Path,
+        dtype: str,
+        complete: Callable[[Path], None],
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        state = copy_state(self._model, optimizer)
+        copies = copy_weights(self._model.state_dict() if weights is None else weights, dtype)
+        self._write(save_snapshot, folder, self._model, copies, complete)
+
+    def save_checkpoint(self, folder: Path, state: TrainingState, tokens: int, then: Callable[[], None]) -> None:
+        copies = copy_state(state)
 
         def save() -> None:
-            save_checkpoint(folder, state, tokens)
+            save_checkpoint(folder, copies, tokens)
             then()
 
         self._write(save)

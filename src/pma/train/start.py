@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
@@ -17,6 +16,7 @@ from pma.merge.weights import sma
 from pma.model.build import copy_parameters, load_pretrained, load_weights
 from pma.run import is_fork, parent_folder, run_folder
 from pma.train.checkpoint import load_checkpoint, load_optimizer
+from pma.train.state import TrainingState
 from pma.train.world import World
 
 
@@ -33,16 +33,16 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"init.parent: {parent} is missing; train run={cfg.init.parent.run} first")
 
 
-def resume(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim.Optimizer, world: World) -> int:
-    """Put the run's newest checkpoint into model and optimizer, or its start if it has none.
+def resume(cfg: DictConfig, state: TrainingState, world: World) -> int:
+    """Put the run's newest checkpoint into the state of training, or its start if it has none.
 
     Returns:
         The position in tokens.
     """
     saved = checkpoints(run_folder(cfg))
     if not saved:
-        return initialise(cfg, model, optimizer)
-    tokens = load_checkpoint(saved[max(saved)], model, optimizer)
+        return initialise(cfg, state)
+    tokens = load_checkpoint(saved[max(saved)], state)
     _require_metrics(cfg, tokens)
     world.print(f"{cfg.run_id}: resumed at {tokens:,} tokens")
     return tokens
@@ -61,8 +61,8 @@ def _require_metrics(cfg: DictConfig, tokens: int) -> None:
         )
 
 
-def initialise(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
-    """Put what `cfg.init` names into model and optimizer; without it both stay as they are.
+def initialise(cfg: DictConfig, state: TrainingState) -> int:
+    """Put what `cfg.init` names into model and optimizer; without it both stay as they are. Averages begin anew.
 
     Returns:
         The position in tokens: `init.tokens` if given, else that of the checkpoint or fork, else 0.
@@ -73,11 +73,12 @@ def initialise(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim.O
     """
     tokens = 0
     if cfg.init.checkpoint is not None:
-        tokens = load_checkpoint(Path(cfg.init.checkpoint), model, optimizer)
+        tokens = load_checkpoint(Path(cfg.init.checkpoint), state)
     if cfg.init.weights is not None:
-        _load_given_weights(cfg, model)
+        _load_given_weights(cfg, state.model)
     if cfg.init.parent.run is not None:
-        tokens = _load_parent(cfg, model, optimizer)
+        tokens = _load_parent(cfg, state)
+    state.averages.restart()
     return tokens if cfg.init.tokens is None else cfg.init.tokens
 
 
@@ -92,7 +93,7 @@ def _load_given_weights(cfg: DictConfig, model: PreTrainedModel) -> None:
     copy_parameters(model, given.state_dict())
 
 
-def _load_parent(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
+def _load_parent(cfg: DictConfig, state: TrainingState) -> int:
     """Load the parent's snapshot, or the mean of several, and the optimizer state that the config names.
 
     A fork returns the position it goes on from, any other start 0.
@@ -104,11 +105,12 @@ def _load_parent(cfg: DictConfig, model: PreTrainedModel, optimizer: torch.optim
     saved = checkpoints(folder)
     _require_positions(cfg, with_optimizer, saved, "checkpoint", "fork_points")
     if is_fork(cfg):
-        return load_checkpoint(saved[parent.tokens], model, optimizer)
+        return load_checkpoint(saved[parent.tokens], state)
     _require_positions(cfg, newest_first, trajectory(folder), "snapshot", "snapshots_at")
-    load_weights(model, average(run_window(folder, parent.n, parent.interval or 1, parent.tokens), sma(parent.n)))
+    window = run_window(folder, parent.n, parent.interval or 1, parent.tokens)
+    load_weights(state.model, average(window, sma(parent.n)))
     if with_optimizer:
-        load_optimizer([saved[tokens] for tokens in with_optimizer], model, optimizer)
+        load_optimizer([saved[tokens] for tokens in with_optimizer], state)
     return 0
 
 

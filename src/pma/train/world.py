@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from pma.train.state import TrainingState
 
 Result = TypeVar("Result")
 
@@ -107,19 +109,24 @@ class World(ABC):
         """
 
     @abstractmethod
-    def save_snapshot(self, folder: Path, dtype: str, complete: Callable[[Path], None]) -> None:
+    def save_snapshot(
+        self,
+        folder: Path,
+        dtype: str,
+        complete: Callable[[Path], None],
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Publish the weights as they stand, in Hugging Face layout.
 
         Args:
             dtype: storage type, float32 or bfloat16.
             complete: writes tokenizer and manifest into the folder it is given, before that is published.
+            weights: other ones, named and sharded as the model's state dict; None: the model's.
         """
 
     @abstractmethod
-    def save_checkpoint(
-        self, folder: Path, optimizer: torch.optim.Optimizer, tokens: int, then: Callable[[], None]
-    ) -> None:
-        """Write weights, optimizer state and the position `tokens` in the background; after that call `then` once.
+    def save_checkpoint(self, folder: Path, state: TrainingState, tokens: int, then: Callable[[], None]) -> None:
+        """Write what changes in training, and the position `tokens`, in the background; after that call `then` once.
 
         It comes after the snapshots saved so far: a run that resumes from it does not make those again.
         """
