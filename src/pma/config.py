@@ -216,7 +216,7 @@ class TrainConfig:
     eps: float = 1.0e-8
     clip_norm: float | None = 1.0  # null: no clipping
     optimizer: str | None = None  # null: AdamW | schedule_free: schedule-free AdamW (arXiv 2405.15682)
-    # Exponential averages of the weights that run along, each step avg <- (1 - alpha) avg + alpha weights: their alphas.
+    # Alphas of exponential averages that run along: each step, average <- (1 - alpha) average + alpha weights.
     # They do not change the weights; beside each snapshot stands one of each average, RUN/ema-ALPHA/tokens-N.
     online_ema: list[float] | None = None
     snapshot_interval: int = MISSING  # tokens
