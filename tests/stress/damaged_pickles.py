@@ -114,7 +114,7 @@ def _read_dcp(folder: Path, metadata: bytes, like: Tensors) -> Tensors | None:
     state = {name: torch.empty(value.shape) for name, value in like.items()}
     try:
         dcp.load(state, checkpoint_id=folder, no_dist=True)
-    except Exception:  # whatever its bytes happen to mean
+    except (Exception, dcp.CheckpointException):  # whatever its bytes mean; torch's own is no Exception
         return None
     finally:
         (folder / ".metadata").write_bytes(damaged_metadata)

@@ -36,7 +36,7 @@ def attempt(campaign: Campaign, number: int, seed: int, out: Path, keep: bool = 
     began = time.monotonic()
     try:
         outcome = campaign.trial(Random(f"{seed}/{campaign.name}/{number}"), folder)
-    except Exception:  # a mistake of the campaign itself must not pass for a good trial
+    except BaseException:  # a mistake of the campaign itself must not pass for a good trial, nor end the others
         outcome = Outcome("traceback", "of the campaign: " + traceback.format_exc()[-1500:])
     if outcome.verdict in GOOD and not keep:
         shutil.rmtree(folder)
@@ -75,15 +75,18 @@ def run(chosen: dict[Campaign, int], seed: int, out: Path, jobs: int) -> list[di
     left = [(campaign, number) for campaign, number in every if (campaign.name, number) not in done]
     with ThreadPoolExecutor(jobs) as pool, open(log, "a") as file:
         futures = [pool.submit(attempt, campaign, number, seed, out) for campaign, number in left]
-        with tqdm(total=len(wanted), initial=len(done), unit="trial", disable=not left) as bar:
-            for future in as_completed(futures):
-                row = future.result()
-                rows.append(row)
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                if row["verdict"] not in GOOD:
-                    bar.write(f"{row['campaign']} {row['trial']}: {row['verdict']}: {row['note']}")
-                bar.update()
+        try:
+            with tqdm(total=len(wanted), initial=len(done), unit="trial", disable=not left) as bar:
+                for future in as_completed(futures):
+                    row = future.result()
+                    rows.append(row)
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+                    if row["verdict"] not in GOOD:
+                        bar.write(f"{row['campaign']} {row['trial']}: {row['verdict']}: {row['note']}")
+                    bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C no trial begins whose row nobody would write
     return sorted(rows, key=lambda row: wanted[row["campaign"], row["trial"]])
 
 
