@@ -61,13 +61,23 @@ def test_a_pattern_of_names_is_answered_with_a_list_in_order_of_numbers(monkeypa
     assert shell.stdout.strip() == "sources=[step-200,step-1000]"
 
 
-def test_ctrl_c_ends_in_one_line(monkeypatch, capsys):
-    def interrupted(job):
-        raise KeyboardInterrupt
+def _interrupted(*arguments):
+    raise KeyboardInterrupt
 
+
+def _fails_while_it_is_interrupted(*arguments):
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise UnboundLocalError("as Hydra's reading of a config does")
+
+
+@pytest.mark.parametrize("start", [cli._start, _fails_while_it_is_interrupted])
+def test_ctrl_c_ends_in_one_line(monkeypatch, capsys, start):
+    monkeypatch.setattr(cli, "_start", start)
     monkeypatch.setattr(sys, "argv", ["command", "sources=[A]"])
     with pytest.raises(SystemExit) as ended:
-        cli.run(interrupted, MergeJob, "merge", "command")
+        cli.run(_interrupted, MergeJob, "merge", "command")
     assert ended.value.code == 130 and capsys.readouterr().err.splitlines() == [
         "interrupted; what was published is kept, and the same command goes on from it"
     ]

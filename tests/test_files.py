@@ -212,6 +212,19 @@ def test_an_error_of_a_full_disk_names_what_was_written(tmp_path, number):
     assert names(tmp_path) == []
 
 
+def test_a_folder_that_cannot_be_flushed_after_its_renaming_is_named(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def full(descriptor):
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(tmp_path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=str(tmp_path)), publish_folder(tmp_path / "out"):
+        pass
+
+
 def test_a_line_is_added_whole_or_not_at_all(tmp_path):
     path = tmp_path / "rows.jsonl"
     files.append_line(path, "first")

@@ -46,9 +46,18 @@ def run(task: Callable[[DictConfig], None], job: type, config_name: str, folder:
     """
     try:
         _run(task, job, config_name, folder)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if not _interrupted(error):
+            raise
         print("interrupted; what was published is kept, and the same command goes on from it", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: Hydra's own cleaning up fails where it interrupts the reading of a config."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = None if error.__suppress_context__ else error.__context__
+    return error is not None
 
 
 def _run(task: Callable[[DictConfig], None], job: type, config_name: str, folder: str) -> None:

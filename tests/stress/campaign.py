@@ -11,9 +11,12 @@ import os
 import runpy
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -111,6 +114,22 @@ def warm() -> multiprocessing.context.ForkServerContext:
     return context
 
 
+_looking = threading.Lock()
+
+
+def begin(process: BaseProcess) -> None:
+    """Start a process. multiprocessing then asks for the ends of all others; of two threads that ask one loses it."""
+    with _looking:
+        process.start()
+
+
+def exit_code(process: BaseProcess, seconds: float = 0) -> int | None:
+    """Wait at most so long for the end of a process; how it ended, None if it did not."""
+    wait([process.sentinel], seconds)
+    with _looking:
+        return process.exitcode
+
+
 class Running:
     """`python -m MODULE ARGUMENTS` in `folder`, begun.
 
@@ -132,17 +151,16 @@ class Running:
         self._began = time.monotonic()
         argv = [module, *arguments]
         self._process = warm().Process(target=_run, args=(argv, str(folder), environment or {}, before))
-        self._process.start()
+        begin(self._process)
 
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._process.exitcode is None
+        return exit_code(self._process) is None
 
     def ends_within(self, seconds: float) -> bool:
         """Wait for its end, at most so long; whether it came."""
-        self._process.join(seconds)
-        return not self.alive
+        return exit_code(self._process, seconds) is not None
 
     def send(self, number: int) -> None:
         """Send a signal to it and to what it started."""
@@ -154,14 +172,14 @@ class Running:
 
     def end(self, seconds: float, killed: bool = False) -> Ended:
         """Wait for its end; after `seconds` it counts as hung, and is killed."""
-        self._process.join(seconds)
-        hung = self.alive
+        code = exit_code(self._process, seconds)
+        hung = code is None
         if hung:
             self.send(signal.SIGKILL)
-            self._process.join()
+            code = exit_code(self._process, HANG)
         stdout, stderr = (log.read_text(errors="replace") if log.exists() else "" for log in self._logs)
-        assert self._process.exitcode is not None
-        return Ended(self._process.exitcode, stdout, stderr, time.monotonic() - self._began, hung, killed)
+        assert code is not None
+        return Ended(code, stdout, stderr, time.monotonic() - self._began, hung, killed)
 
 
 def command(

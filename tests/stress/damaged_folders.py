@@ -106,7 +106,7 @@ def _products(folder: Path) -> Tensors | None:
         scale = config["lora_alpha"] / config["r"]
         names_of_a = [name for name in tensors if ".lora_A." in name]
         return {name: scale * tensors[name.replace(".lora_A.", ".lora_B.")] @ tensors[name] for name in names_of_a}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
         return None
 
 

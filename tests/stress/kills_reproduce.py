@@ -27,6 +27,7 @@ def _begin(place: Path, runs: Path) -> subprocess.Popen:
     data = place / "data"
     if not data.exists():
         data.mkdir()
+        (ROOT / "data/corpora").mkdir(parents=True, exist_ok=True)  # a fresh clone has none
         (data / "corpora").symlink_to(ROOT / "data/corpora")
     with open(place / ".log", "w") as log:
         return subprocess.Popen(

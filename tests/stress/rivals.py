@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from campaign import HANG, Outcome, Running, failure, warm
+from campaign import HANG, Outcome, Running, begin, exit_code, failure, warm
 from kills import left_aside
 from kills_merge import Merge
 
@@ -78,21 +78,22 @@ def rival_folders(random: Random, folder: Path) -> Outcome:
             for k in range(count)
         ]
         for process in processes:
-            process.start()
+            begin(process)
         victim = random.choice(processes) if random.random() < 0.4 else None
         if victim is not None:
             time.sleep(max(0, at - time.time()) + random.random() * 0.02)
-            if victim.exitcode is None and victim.pid is not None:
+            if exit_code(victim) is None and victim.pid is not None:
                 os.kill(victim.pid, signal.SIGKILL)
-        for process in processes:
-            process.join(HANG)
-            if process.exitcode is None:
+        exits = [exit_code(process, HANG) for process in processes]
+        if None in exits:
+            for process in processes:
                 process.kill()
-                return Outcome("hang", f"{count} processes, replace={replace}")
-        note = f"replace={replace}, {'one killed, ' if victim else ''}exits {[p.exitcode for p in processes]}"
-        if wrong := _wrong(final, [p.exitcode for p in processes], replace, there):
+            return Outcome("hang", f"{count} processes, replace={replace}")
+        note = f"replace={replace}, {'one killed, ' if victim else ''}exits {exits}"
+        if wrong := _wrong(final, exits, replace, there):
             return Outcome("wrong", f"{wrong}; {note}")
-        _publish_alone(final, replace)  # whoever comes next cleans up after the killed
+        _publish_alone(final, replace)
+        _publish_alone(folder / f"next-{round_}", False)  # whoever comes next cleans up after the killed
         if over := left_aside(folder):
             return Outcome("left over", f"{over}; {note}")
     return Outcome("right")

@@ -22,14 +22,15 @@ NOBODY = 65534
 ROOT = Path(__file__).parents[2]
 
 
-def few_descriptors(most: int) -> None:
-    """The process cannot open more files than so many."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def few_descriptors(more: int) -> None:
+    """The process cannot open more than so many files beyond those that Python itself has open by now."""
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, highest + more))
 
 
 def no_descriptor_left(random: Random, folder: Path) -> Outcome:
     """A merge or a watch that runs out of descriptors: right, or one line."""
-    most = random.randint(6, 60)
+    most = random.randint(3, 50)  # fewer do not let Python read the command's own file
     limit = partial(few_descriptors, most)
     if random.random() < 0.3:
         trainer = kills_watch.Trainer(random, folder / "run", random.random() < 0.5, False, 0)
@@ -84,6 +85,11 @@ def _reached(folder: Path) -> bool:
     return all(place.stat().st_mode & 0o001 for place in (folder, *folder.parents))
 
 
+def _python() -> list[Path]:
+    """Where the interpreter and its packages lie."""
+    return [Path(place).resolve() for place in (sys.prefix, sys.base_prefix)]
+
+
 def _open_up(folder: Path) -> None:
     """Let others read a folder."""
     for path in [folder, *folder.rglob("*")]:
@@ -94,7 +100,7 @@ def another_user(random: Random, folder: Path) -> Outcome:
     """A merge of root's checkpoints by nobody, who may or may not write where it goes, and has no cache."""
     kind = random.choice(KINDS)
     merge = Merge(random, folder, kind)
-    if os.geteuid() != 0 or not all(map(_reached, (ROOT, Path(sys.prefix).resolve(), folder))):
+    if os.geteuid() != 0 or not all(map(_reached, (ROOT, *_python(), folder))):
         return Outcome("right", "not tried: only root can become somebody else, who must come to folder and packages")
     _open_up(folder)
     writable = random.random() < 0.5

@@ -154,8 +154,10 @@ def test_a_checkpoint_that_is_complete_late_gets_its_row_and_records(
     state.write_text("{")  # still being written
     watch = Watch(make_job(run, tmp_path / "out", [{"method": "sma", "n": 2}], suite="proxy", corpus="unused"))
     look(watch)
+    assert watch.waiting() == ["checkpoint-200"]
     state.write_text("{}")
     look(watch)
+    assert watch.waiting() == []
     assert [row["position"] for row in read_rows(watch.output)] == [100, 300, 200]
     table = pd.read_csv(watch.output / "records.csv")
     assert table["tokens"].tolist() == [100, 100, 200, 200, 300, 300]

@@ -98,6 +98,11 @@ class Watch:
         both = live | held(self.output / "held")
         return {at: both[at] for at in sorted(both) if self.failures.get(at, 0) < TRIES}
 
+    def waiting(self) -> list[str]:
+        """Names of the checkpoints without a row that are not written completely, or so damaged that they seem so."""
+        done = {row["position"] for row in self.rows}
+        return [path.name for at, path in positions(self.run_dir).items() if at not in done and not complete(path)]
+
     def todo(self, checkpoints: dict[int, Path]) -> list[int]:
         """Positions without a row, oldest first: whatever came late or failed before stands ahead of what is newer."""
         done = {row["position"] for row in self.rows}
@@ -274,8 +279,10 @@ def follow(job: DictConfig) -> None:
                     break  # a running EMA must not go past a checkpoint that may still succeed
             if job.idle is not None and time.monotonic() - quiet_since > job.idle:
                 print(f"nothing new for {job.idle:g} s; done", flush=True)
-                return
+                break
             stop.sleep(job.poll)
+    for name in watch.waiting():
+        print(f"{name}: left out, for it is not written completely; the same command looks at it again", flush=True)
 
 
 class _Stop:
