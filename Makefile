@@ -8,9 +8,10 @@ LAUNCHER ?=
 LOCK ?=
 PYTHON ?= python3
 PY := .venv/bin/python
-# Every experiment but all: conf/experiment/figure_4.yaml is make reproduce-figure-4.
-EXPERIMENTS := $(sort $(filter-out all,$(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))))
-SINGLE := $(subst _,-,$(EXPERIMENTS:%=reproduce-%))
+# Every experiment but lists of others: conf/experiment/figure_4.yaml is make reproduce-figure-4.
+BEYOND := $(sort $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/beyond/*.yaml)))
+EXPERIMENTS := $(sort $(filter-out all beyond,$(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml)))) $(BEYOND)
+SINGLE := $(subst _,-,$(patsubst %,reproduce-%,$(notdir $(EXPERIMENTS))))
 WANDB_PROJECT ?=
 REPLAY = $(PY) -m pma.replay scale=$(SCALE) $(if $(WANDB_PROJECT),tracking.project=$(WANDB_PROJECT))
 REPRODUCE = $(PY) -m pma.reproduce scale=$(SCALE) jobs=$(JOBS) $(if $(SEEDS),'seeds=[$(SEEDS)]') $(if $(PIECE_MINUTES),minutes=$(PIECE_MINUTES)) $(if $(LAUNCHER),launcher=$(LAUNCHER))
@@ -18,16 +19,16 @@ DRAW = $(PY) analysis/draw.py --scale $(SCALE) $(if $(PIECE_MINUTES),--available
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the figures share runs; pma.reproduce itself trains JOBS at a time
-.PHONY: help setup browser test test-interop reproduce reproduce-NAME figures claims verify report wandb-replay publish plan bench bench-gpu lock stress $(SINGLE)
+.PHONY: help setup browser test test-interop reproduce reproduce-beyond reproduce-NAME figures claims verify report wandb-replay publish plan bench bench-gpu lock stress $(SINGLE)
 
 # A heading, and a line for each target from the ## after its name.
 group = echo; echo "$(1)"; for target in $(2); do \
-  awk -F ':.*\#\# ' -v target=$$target '$$1 == target {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST); done
+  awk -F ':.*\#\# ' -v target=$$target '$$1 == target {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST); done
 
 help:
 	@echo "Averaging checkpoints in pre-training, measured again on small models. Times are for 2 CPU cores."
 	@$(call group,See the result (nothing is trained),figures report verify)
-	@$(call group,Do it again,reproduce reproduce-NAME claims plan wandb-replay)
+	@$(call group,Do it again,reproduce reproduce-NAME reproduce-beyond claims plan wandb-replay)
 	@$(call group,Work on it,setup test test-interop stress publish bench bench-gpu lock)
 	@echo
 	@echo "NAME is one of $(SINGLE:reproduce-%=%)" | fold -s -w 110
@@ -61,7 +62,7 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 test-interop: setup ## checkpoints that the writers' own packages make, merged and trained on (about 5 minutes)
 	OMP_NUM_THREADS=1 $(PY) tests/interop/check.py
 
-stress: setup ## kills, damaged inputs, full disks and rival writers by the thousand (about 40 minutes); goes on where it stopped
+stress: setup ## kills, damaged inputs, full disks and rival writers by the thousand (about 20 minutes); goes on where it stopped
 	$(PY) tests/stress/stress.py --jobs $(JOBS)
 
 reproduce: setup ## train, merge and score everything for one seed, draw it, lay it beside the published seeds (about 40 minutes)
@@ -73,18 +74,23 @@ reproduce: setup ## train, merge and score everything for one seed, draw it, lay
 	@$(call next,make report (the published results on one page$(COMMA) to lay beside yours))
 
 # These targets run several commands, each of which would name the one after it.
-reproduce $(SINGLE): export PMA_NEXT = no
+reproduce reproduce-beyond $(SINGLE): export PMA_NEXT = no
 COMMA := ,
 next = echo "next: $(if $(PIECE_MINUTES),the same command$(COMMA) until nothing is left to do; then )$(1)"
 
 reproduce-NAME: ## train and draw one experiment for one seed (2 to 14 minutes), for example make reproduce-figure-3
 	@echo "error: give an experiment for NAME: $(SINGLE:reproduce-%=%)"; false
 
+reproduce-beyond: setup ## the questions that the paper left open, docs/beyond.md, for one seed (about 40 minutes)
+	@$(REPRODUCE) experiment=beyond
+	@$(DRAW) $(notdir $(BEYOND))
+	@$(call next,make claims SCALE=$(SCALE) (what your records say))
+
 # A file's own name may hold hyphens.
-NAME = $(firstword $(foreach name,$(EXPERIMENTS),$(if $(filter $*,$(subst _,-,$(name))),$(name))))
+NAME = $(firstword $(foreach name,$(EXPERIMENTS),$(if $(filter $*,$(subst _,-,$(notdir $(name)))),$(name))))
 $(SINGLE): reproduce-%: setup
 	@$(REPRODUCE) experiment=$(NAME)
-	@$(DRAW) $(NAME)
+	@$(DRAW) $(notdir $(NAME))
 	-@$(REPLAY) experiment=$(NAME)
 	@$(call next,make claims SCALE=$(SCALE) (what your records say of the paper's claims))
 

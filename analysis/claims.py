@@ -3,7 +3,7 @@
 python analysis/claims.py --scale cpu             your records: a table, and claims.csv and seeds.csv in OUT/SCALE
 python analysis/claims.py --scale cpu --compare   the same, then your numbers beside the published seeds
 python analysis/claims.py --readme                the numbers in README and docs, published claims.csv and seeds.csv
-python analysis/claims.py --freeze                claims.sha256, before data: any later change of a rule then shows
+python analysis/claims.py --freeze                claims.sha256, beyond.sha256, before data: a later change then shows
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from documents import contents, written
 from records import ROOT, Study
 from verdicts.check import check
 from verdicts.decide import decide, decide_published, published_scales
-from verdicts.frozen import FROZEN, change_text, freeze
+from verdicts.frozen import change_text, freeze
 from verdicts.newcomer import closing_lines
-from verdicts.rules import load_rules
+from verdicts.rules import BEYOND, CLAIMS, load_rules
 from verdicts.screen import screen
 from verdicts.tables import published_seeds, published_table, result_table, seeds_csv
 
@@ -40,7 +40,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if options.freeze:
-            print(f"{short(FROZEN)}: {freeze()}")
+            for rules in (CLAIMS, BEYOND):
+                print(f"{short(rules.with_suffix('.sha256'))}: {freeze(rules)}")
         elif options.readme:
             write_documents(options.runs_dir, options.readme_path.parent)
         else:

@@ -86,11 +86,11 @@ def test_one_experiment_alone_finds_its_snapshots(experiment):
 def test_at_gpu_scale_runs_keep_the_snapshots_that_any_experiment_reads():
     job = compose("reproduce", ["experiment=figure_3", "scale=gpu"])
     configs = required(job, expand(job))
-    keep_needed(job, configs)
+    keep_needed(job, expand(job), configs)
     everything = compose("reproduce", ["experiment=all", "scale=gpu"])
     experiments = expand(everything)
     all_configs = required(everything, experiments)
-    keep_needed(everything, all_configs)
+    keep_needed(everything, experiments, all_configs)
     for key, cfg in configs.items():  # whichever experiment was asked for
         assert cfg.train.snapshots_at == all_configs[key].train.snapshots_at
         validate(cfg)

@@ -14,6 +14,7 @@ import yaml
 from records import ROOT
 
 CLAIMS = ROOT / "analysis" / "claims.yaml"
+BEYOND = ROOT / "analysis" / "beyond.yaml"  # the questions that the paper left open
 RULES = ("above", "at_least", "level", "all_above", "all_at_least", "bound", "report")
 _READ_BY = {  # keys of a part that only some rules read
     "margin": ("at_least", "all_at_least", "level", "bound"),

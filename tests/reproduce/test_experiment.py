@@ -28,7 +28,13 @@ def test_experiment_all_is_every_file_in_the_order_of_the_paper(compose_job):
     figures = [f"figure_{number}" for number in range(1, 10)]
     after_5, others = ("interval_by_size", "duration"), ("annealing_forecast", "equation_15", "learning_rate")
     assert names == [*figures[:5], *after_5, *figures[5:], "table_1", *others]
-    assert {*names, "all"} == {path.stem for path in (CONF_DIR / "experiment").glob("*.yaml")}
+    assert {*names, "all", "beyond"} == {path.stem for path in (CONF_DIR / "experiment").glob("*.yaml")}
+
+
+def test_experiment_beyond_is_every_file_of_its_folder(compose_job):
+    names = [experiment.name for experiment in expand(compose_job("experiment=beyond"))]
+    assert names[:2] == ["anytime", "averages"]
+    assert {*names} == {path.stem for path in (CONF_DIR / "experiment" / "beyond").glob("*.yaml")}
 
 
 def test_a_study_of_ones_own_joins_experiment_all_by_its_file_alone(compose_job, monkeypatch, tmp_path):

@@ -39,7 +39,7 @@ def needed(monkeypatch) -> Callable[..., dict[RunSeed, DictConfig]]:
     def configs_of(job: DictConfig, *others: DictConfig) -> dict[RunSeed, DictConfig]:
         monkeypatch.setattr(runs, "all_experiments", lambda: [job.experiment, *others])
         configs = required(job, [job.experiment])
-        keep_needed(job, configs)
+        keep_needed(job, [job.experiment], configs)
         return configs
 
     return configs_of

@@ -24,6 +24,16 @@ from verdicts.evidence.annealing import (
     merge_over,
     share_recovered,
 )
+from verdicts.evidence.beyond import (
+    arm_gain,
+    arm_over,
+    correlation_over_runs,
+    gain_change,
+    gain_inside_decay,
+    gain_inside_falls,
+    gain_throughout,
+    slope_over_runs,
+)
 from verdicts.evidence.choosing import regret_over_seeds, regret_over_sizes
 from verdicts.evidence.curves import loss_saved, norm_ratio
 from verdicts.evidence.forecast import (
@@ -34,13 +44,16 @@ from verdicts.evidence.forecast import (
     tokens_needed,
 )
 from verdicts.evidence.gains import best_interval_growth, gain_by_size, gain_slope, mean_gain, rate_slope
-from verdicts.evidence.tuned import columns_better, tuned_over_baseline
+from verdicts.evidence.tuned import columns_better, tuned_over_annealed, tuned_over_baseline
 from verdicts.evidence.weight_space import farther_share, inequality_room, prediction_slope
 
 __all__ = [
     "annealing_gain",
+    "arm_gain",
+    "arm_over",
     "best_interval_growth",
     "columns_better",
+    "correlation_over_runs",
     "duration_decides",
     "early_merge",
     "farther_share",
@@ -50,8 +63,12 @@ __all__ = [
     "forecast_gain",
     "forecast_skill",
     "gain_by_size",
+    "gain_change",
     "gain_falls",
+    "gain_inside_decay",
+    "gain_inside_falls",
     "gain_slope",
+    "gain_throughout",
     "inequality_room",
     "interval_spread",
     "larger_gains_more",
@@ -67,7 +84,9 @@ __all__ = [
     "regret_over_seeds",
     "regret_over_sizes",
     "share_recovered",
+    "slope_over_runs",
     "tokens_needed",
+    "tuned_over_annealed",
     "tuned_over_baseline",
     "wide_loses",
 ]

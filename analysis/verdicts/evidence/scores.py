@@ -83,6 +83,17 @@ class Scores:
             raise Missing(f"{self.experiment}: no {self.name} of {run} seed {seed}, {what} at {at:g} V")
         return self._sign * self._values[key]
 
+    def only(self, run: str, seed: int, at: float) -> float:
+        """Score of the only merge of a run that was scored at a point in V.
+
+        Raises:
+            Missing: when there is none, or more than one.
+        """
+        found = [value for key, value in self._values.items() if key[:3] == (run, seed, self._tokens(at))]
+        if len(found) != 1:
+            raise Missing(f"{self.experiment}: {len(found)} of {self.name} of {run} seed {seed} at {at:g} V, not one")
+        return self._sign * found[0]
+
     def last(self, run: str, seed: int, at: float) -> float:
         """Score of the last snapshot at a point in V."""
         return self.merge(run, seed, at, "last")
@@ -95,19 +106,19 @@ class Scores:
         """Score that the mean of snapshots saves over the last of them."""
         return self.last(run, seed, at) - self.sma(run, seed, at, n, interval)
 
-    def windows(self, run: str, seed: int, at: float) -> list[tuple[int, float]]:
-        """(N, V) of the means of snapshots that were scored at a point, by V and N.
+    def windows(self, run: str, seed: int, at: float, method: str = "sma") -> list[tuple[int, float]]:
+        """(N, V) of the merges by one method that were scored at a point, by V and N.
 
         Raises:
             Missing: when there are none.
         """
         found = sorted(
             (interval / self.unit, n)
-            for name, of_seed, tokens, method, n, interval in self._values
-            if (name, of_seed, tokens, method) == (run, seed, self._tokens(at), "sma")
+            for name, of_seed, tokens, by, n, interval in self._values
+            if (name, of_seed, tokens, by) == (run, seed, self._tokens(at), method)
         )
         if not found:
-            raise Missing(f"{self.experiment}: no {self.name} of {run} seed {seed}, sma at {at:g} V")
+            raise Missing(f"{self.experiment}: no {self.name} of {run} seed {seed}, {method} at {at:g} V")
         return [(int(n), interval) for interval, n in found]
 
 

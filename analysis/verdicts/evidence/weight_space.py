@@ -20,8 +20,8 @@ _LOSS = "loss"  # src/pma/weightspace/landscape.py: the metric of lines and opti
 _SLOPE_LEAST = 0.01  # a slope at or below it has no useful logarithm, and lies far outside any margin
 
 
-def _of_seed(study: Study, experiment: str, name: str, seed: int) -> pd.DataFrame:
-    """Rows of a measurement's table for one seed of the main run.
+def _of_seed(study: Study, experiment: str, name: str, seed: int, run: str = _RUN) -> pd.DataFrame:
+    """Rows of a measurement's table for one seed of a run.
 
     Raises:
         Missing: when there are none, or the table is of the first protocol, which knew no seeds, lines or windows.
@@ -29,9 +29,9 @@ def _of_seed(study: Study, experiment: str, name: str, seed: int) -> pd.DataFram
     table = study.measurement(experiment, name)
     if "seed" not in table:
         raise Missing(f"{experiment}: {name}.csv is of an earlier version, without seeds; measure it again")
-    table = table[(table["run"] == _RUN) & (table["seed"] == seed)]
+    table = table[(table["run"] == run) & (table["seed"] == seed)]
     if table.empty:
-        raise Missing(f"{experiment}: no {name} of {_RUN} seed {seed}")
+        raise Missing(f"{experiment}: no {name} of {run} seed {seed}")
     return table
 
 
@@ -59,11 +59,11 @@ def farther_share(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFr
     return by_seed(seeds, of)
 
 
-def inequalities(study: Study, seed: int) -> list[dict[str, float]]:
-    """Both sides of Equation 15, and the predicted and the measured gain, of every merge that was measured."""
-    terms = _of_seed(study, "equation_15", "curvature_terms", seed)
-    losses = _of_seed(study, "equation_15", "curvature_losses", seed)
-    return [inequality(terms, losses, window) for window in windows(losses)]
+def inequalities(study: Study, seed: int, experiment: str = "equation_15", run: str = _RUN) -> list[dict[str, float]]:
+    """Of every merge that was measured: n, both sides of Equation 15, the predicted and the measured gain."""
+    terms = _of_seed(study, experiment, "curvature_terms", seed, run)
+    losses = _of_seed(study, experiment, "curvature_losses", seed, run)
+    return [{"n": len(window), **inequality(terms, losses, window)} for window in windows(losses)]
 
 
 def inequality_room(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def plans(job: DictConfig) -> tuple[list[RunPlan], list[ExperimentPlan]]:
         experiments = expand(reproduction)
         configs = required(reproduction, experiments)
         if reproduction.scale.snapshots == "needed":
-            keep_needed(reproduction, configs)
+            keep_needed(reproduction, experiments, configs)
         configs_by_experiment = [required(reproduction, [experiment]) for experiment in experiments]
     distinct = {str(cfg.model): cfg for cfg in configs.values()}
     sized = {key: SizedModel.of(cfg) for key, cfg in distinct.items()}

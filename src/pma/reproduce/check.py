@@ -47,10 +47,10 @@ def check_experiment(experiment: DictConfig) -> None:
         for recipe in part.recipes:
             if recipe.method not in METHODS:
                 refuse("method", recipe.method, f"choose one of {', '.join(METHODS)}")
-            if (recipe.alpha is not None) != (recipe.method == "ema"):
-                refuse("alpha", recipe.alpha, "goes with method: ema, and only with it")
-            if recipe.n < 1 or (recipe.method == "last" and recipe.n != 1):
-                refuse("n", recipe.n, "give at least 1 snapshot, and 1 with method: last")
+            if (recipe.alpha is not None) != (recipe.method in ("ema", "online_ema")):
+                refuse("alpha", recipe.alpha, "goes with method: ema or online_ema, and only with them")
+            if recipe.n < 1 or (recipe.method in ("last", "online_ema") and recipe.n != 1):
+                refuse("n", recipe.n, "give at least 1 snapshot, and 1 with method: last or online_ema")
             if unknown := set(recipe.points or []) - set(part.points):
                 refuse("points", sorted(unknown), f"those of a recipe are among the part's, {list(part.points)}")
     for measurement in experiment.measurements:

@@ -31,7 +31,7 @@ def reproduce(job: DictConfig) -> list[Path]:
     experiments = trainable(job, experiments)
     configs = required(job, experiments)
     if job.scale.snapshots == "needed":
-        keep_needed(job, configs)
+        keep_needed(job, experiments, configs)
     clock = Clock(job.minutes)
     todo = [experiment for experiment in experiments if not is_done(job, experiment, configs)]
     if todo:

@@ -22,7 +22,7 @@ EVERYTHING = "*"  # in `includes`: every file of conf/experiment
 class Recipe:
     """A merge of snapshots of one run; `interval` and `end` are in tokens."""
 
-    method: str  # last | sma | wma | ema
+    method: str  # one of pma.reproduce.job.METHODS
     n: int
     interval: int
     end: int

@@ -8,8 +8,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from pma.config import ScaleConfig, TrackingConfig
+from pma.merge.weights import METHODS as WEIGHTS
 
-METHODS = ("last", "sma", "wma", "ema")
+METHODS = ("last", *WEIGHTS, "online_ema")
 SUITES = ("proxy", "instruct", "paper")
 MEASUREMENTS = ("landscape", "curvature")
 GRID_POINTS = 8  # along an axis of a landscape's plane; even, so that none of them is the merged model itself
@@ -20,10 +21,11 @@ HELDOUT_SEQUENCES = 32  # of held-out text, as many tokens each as a training se
 class RecipeConfig:
     """Which snapshots with which weights; intervals are multiples of the scale's merge_interval."""
 
-    method: str = MISSING  # last | sma | wma | ema
+    # last | sma | wma | ema | linear | cosine | 1-sqrt | online_ema: the average of every step that the run kept
+    method: str = MISSING
     n: int = 1
     interval: float = 1.0
-    alpha: float | None = None
+    alpha: float | None = None  # of ema and online_ema
     points: list[float] | None = None  # only at these points; null: at all of the part
 
 

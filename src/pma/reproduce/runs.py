@@ -114,9 +114,10 @@ def start_tokens(cfg: DictConfig) -> int:
 # ---- which snapshots -------------------------------------------------------------------------------------------------
 
 
-def keep_needed(job: DictConfig, configs: dict[RunSeed, DictConfig]) -> None:
-    """Let runs save only the snapshots that some experiment of conf/experiment reads, whichever are asked for now."""
-    experiments = all_experiments()
+def keep_needed(job: DictConfig, asked: list[DictConfig], configs: dict[RunSeed, DictConfig]) -> None:
+    """Let runs save only the snapshots that the experiments asked for now read, or any of conf/experiment."""
+    names = [experiment.name for experiment in asked]
+    experiments = [*asked, *(each for each in all_experiments() if each.name not in names)]
     every = {**required(job, experiments), **configs}
     reads = windows_read(job, experiments, every)
     for cfg in every.values():

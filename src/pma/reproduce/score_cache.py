@@ -13,7 +13,7 @@ from pma.corpus import prepare
 from pma.evaluate import Score, read_scores
 from pma.files import write_json
 from pma.json_files import read_json, read_manifest
-from pma.layout import run_window, snapshots
+from pma.layout import average_dir, run_window, snapshots
 from pma.merge.weights import method_weights
 from pma.reproduce.experiment import Recipe
 from pma.run import identity, run_folder
@@ -33,8 +33,18 @@ def window_weights(cfg: DictConfig, recipe: Recipe) -> tuple[list[Path], list[fl
     Raises:
         ValueError: when a snapshot is missing.
     """
+    if recipe.method == "online_ema":
+        assert recipe.alpha is not None  # check_experiment asks for it
+        return [_average(cfg, recipe.alpha, recipe.end)], [1.0]
     folders = run_window(run_folder(cfg), recipe.n, recipe.interval, recipe.end)
     return folders, [1.0] if recipe.method == "last" else method_weights(recipe.method, recipe.n, recipe.alpha)
+
+
+def _average(cfg: DictConfig, alpha: float, tokens: int) -> Path:
+    folder = average_dir(run_folder(cfg), alpha, tokens)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not there; give alpha={alpha:g} in train.online_ema of run={cfg.run_name}")
+    return folder
 
 
 def any_snapshot(cfg: DictConfig) -> Path:
