@@ -55,12 +55,16 @@ class World:
         heat = self.heat * (1 + self.between * (-1) ** seed)
         level = 3 - 0.05 * math.log(point + 1)
         if run.startswith("sft_"):
-            return level - 0.02 * self.sign * ("pma" in run)
+            return level - 0.02 * self.sign * (("pma" in run) - ("annealed" in run))
         if run.startswith("continued"):
             return level
+        if experiment in ("anytime", "averages") and (run != "moe_main" or method == "1-sqrt"):
+            return level + heat * (0.02 if method == "1-sqrt" else 0.1)
         heat *= RATE.get(run, 1) ** 0.5 * (1 - 0.9 * self._annealed(run, point))
         if method == "last":
             return level + heat
+        if experiment == "averaged_decay":
+            return level + heat - 2 * self.heat / _fork(run)[1]
         if experiment == "duration":
             return level + heat / (n * interval)
         if experiment == "interval_by_size":  # the best V doubles with the size
@@ -98,19 +102,17 @@ def rng_of(*key: object) -> np.random.Generator:
 
 
 @cache
-def experiments() -> tuple[dict[str, Any], ...]:
-    """The files of conf/experiment, without those that only include others."""
-    read = (
-        yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))
-    )
+def experiments(below: str = "experiment") -> tuple[dict[str, Any], ...]:
+    """The files of a folder of conf, without those that only include others."""
+    read = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF_DIR / below).glob("*.yaml")))
     return tuple(experiment for experiment in read if not experiment.get("includes"))
 
 
-def write_world(folder: Path, world: World, seeds: Sequence[int] = SEEDS) -> Path:
-    """Records of every experiment of conf/experiment, as pma.reproduce leaves them."""
+def write_world(folder: Path, world: World, seeds: Sequence[int] = SEEDS, below: str = "experiment") -> Path:
+    """Records of every experiment in a folder of conf, as pma.reproduce leaves them."""
     folder.mkdir(parents=True)
     runs: set[str] = set()
-    for experiment in experiments():
+    for experiment in experiments(below):
         runs |= _write_experiment(folder, experiment, world, seeds)
     for run in sorted(runs):
         for seed in seeds:
@@ -138,7 +140,7 @@ def _write_experiment(folder: Path, experiment: dict[str, Any], world: World, se
         pd.DataFrame(items).to_parquet(out / "items.parquet")
     runs = {run for part in experiment.get("parts", []) for run in part["runs"]}
     for measurement in experiment.get("measurements", []):
-        runs |= {measurement["run"], measurement["reference"]}
+        runs |= {measurement["run"], measurement.get("reference", measurement["run"])}
         write = _write_landscape if measurement["kind"] == "landscape" else _write_curvature
         write(out, seeds, world, measurement)
     folders = {f"{run}-seed{seed}": "0" for run in sorted(runs) for seed in seeds}
@@ -201,22 +203,30 @@ def _write_landscape(out: Path, seeds: Sequence[int], world: World, measurement:
 
 
 def _write_curvature(out: Path, seeds: Sequence[int], world: World, measurement: dict[str, Any]) -> None:
-    """Hessian terms of 1 on the diagonal and less beside it, and merges that gain what these predict."""
+    """Hessian terms of 1 on the diagonal and less beside it, and merges that gain what these predict.
+
+    Both are in proportion to the size and the learning rate of the run.
+    """
+    factor = SIZE.get(measurement["run"], 1) * RATE.get(measurement["run"], 1)
     end, windows = measurement["end"] * V, [(w["n"], round(w["interval"] * V)) for w in measurement["windows"]]
     points = sorted({end - i * interval for n, interval in windows for i in range(n)})
     cross = 1 - 0.5 * world.sign
     terms, losses = [], []
     for seed in seeds:
-        terms += [(seed, "hessian", i, j, 1.0 if i == j else cross) for i in points for j in points]
+        terms += [(seed, "hessian", i, j, factor * (1.0 if i == j else cross)) for i in points for j in points]
         losses += [(seed, "snapshot", 1, 0, point, 3.0) for point in points]
         for n, interval in windows:
-            gain = (n - 1) * n * (1 - cross) / (2 * n**2)  # (right - left) / (2 k^2)
+            gain = factor * (n - 1) * n * (1 - cross) / (2 * n**2)  # (right - left) / (2 k^2)
             losses.append((seed, "merged", n, interval, end, 3.0 - gain * (1 + 0.01 * (-1) ** seed)))
     run = {"run": measurement["run"]}
     terms_table = pd.DataFrame(terms, columns=["seed", "term", "i", "j", "value"]).assign(**run)
-    terms_table.to_csv(out / "curvature_terms.csv", index=False)
+    _add_rows(terms_table, out / "curvature_terms.csv")
     losses_table = pd.DataFrame(losses, columns=["seed", "what", "n", "interval", "tokens", "value"]).assign(**run)
-    losses_table.to_csv(out / "curvature_losses.csv", index=False)
+    _add_rows(losses_table, out / "curvature_losses.csv")
+
+
+def _add_rows(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, mode="a", header=not path.exists())
 
 
 # ---- runs

@@ -64,14 +64,18 @@ def arm_over(
 
 
 def arm_gain(
-    study: Study, measure: str, seeds: Sequence[int], experiment: str, of: str, at: Sequence[float]
+    study: Study, measure: str, seeds: Sequence[int], experiment: str, other: str, at: Sequence[float]
 ) -> pd.Series:
-    """What an arm saves over the constant run's last snapshot, mean over budgets: a margin takes its share."""
+    """Margin of `arm_over`: what the other arm saves over the constant run's last snapshot, mean over budgets.
+
+    The whole of it; the rule takes its share.
+    """
     scores = Scores(study, experiment, measure)
-    return series(
-        seeds,
-        lambda seed: float(np.mean([arm_score(scores, "last", seed, p) - arm_score(scores, of, seed, p) for p in at])),
-    )
+
+    def of(seed: int) -> float:
+        return float(np.mean([arm_score(scores, "last", seed, p) - arm_score(scores, other, seed, p) for p in at]))
+
+    return series(seeds, of)
 
 
 def inside_gains(scores: Scores, seed: int, length: int) -> list[float]:
