@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from drawing.find import describe
+from records import Study
 from synthetic_world import World, write_world
 from verdicts.decide import Decisions, decide
 from verdicts.evidence.beyond import CONSTANT_RUNS, DECAYS
@@ -11,21 +15,20 @@ from verdicts.rules import BEYOND, CLAIMS, load_rules
 SEEDS = range(2, 6)
 
 
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """Decide the questions in a world."""
-
-    def judge(world: World) -> Decisions:
-        folder = tmp_path_factory.mktemp("beyond") / "cpu"
-        return decide(write_world(folder, world, SEEDS, "experiment/beyond"), load_rules(BEYOND))
-
-    return judge
+def _world(folder: Path, world: World) -> Path:
+    return write_world(folder / "cpu", world, SEEDS, "experiment/beyond")
 
 
 @pytest.fixture(scope="module")
-def true_world(judged) -> Decisions:
-    """Everything is as its source says."""
-    return judged(World())
+def records(tmp_path_factory) -> Path:
+    """Of a world where everything is as its source says."""
+    return _world(tmp_path_factory.mktemp("beyond"), World())
+
+
+@pytest.fixture(scope="module")
+def true_world(records) -> Decisions:
+    """That world, decided."""
+    return decide(records, load_rules(BEYOND))
 
 
 def test_where_the_sources_are_right_every_part_holds(true_world):
@@ -33,8 +36,8 @@ def test_where_the_sources_are_right_every_part_holds(true_world):
     assert set(outcomes.values()) == {"holds"}, outcomes
 
 
-def test_where_everything_is_the_other_way_round_no_effect_holds(judged):
-    decisions = judged(World(heat=-0.1))
+def test_where_everything_is_the_other_way_round_no_effect_holds(tmp_path):
+    decisions = decide(_world(tmp_path, World(heat=-0.1)), load_rules(BEYOND))
     outcomes = {f"{p.claim}{p.part.name}": p.outcome for d in decisions for p in d.parts if p.counted}
     assert {name: outcomes[name] for name in ("B2a", "B3a", "B3b", "B4a", "B4b")} == dict.fromkeys(
         ("B2a", "B3a", "B3b", "B4a", "B4b"), "fails"
@@ -63,3 +66,17 @@ def test_the_decays_and_runs_are_those_of_the_experiments(true_world):
     assert len(CONSTANT_RUNS) == 12
     (slope,) = true_world["B10"].parts[:1]
     assert slope.headline.mean == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["anytime", "averages", "averaged_decay", "tuned_after_annealing", "steady_gain"])
+def test_every_question_has_a_figure_of_its_own(records, name):
+    figure = describe(Study(records), name)
+    assert figure.see and all(len(series.x) for panel in figure.panels for series in panel.series)
+
+
+def test_a_point_a_run_lies_where_it_was_predicted(records):
+    (panel,) = describe(Study(records), "predicted_gain").panels
+    points = [series for series in panel.series if series.marker]
+    assert sum(len(series.x) for series in points) == len(CONSTANT_RUNS)
+    for series in points:
+        assert series.y == pytest.approx(series.x, rel=0.02)
