@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from records import ROOT, Missing, Study
+from records import Missing, Study
 from small_study import SEEDS, Small, values
 from verdicts import evidence
 from verdicts.evidence.gains import best_of_parabola
 from verdicts.evidence.trends import FAMILIES
+from verdicts.rules import BEYOND, CLAIMS
 
 DENSE_LADDER = FAMILIES["dense"]
 
 
 def test_every_name_in_the_rules_is_a_function_and_nothing_else_is():
-    claims = yaml.safe_load((ROOT / "analysis" / "claims.yaml").read_text())["claims"].values()
+    files = [yaml.safe_load(path.read_text()) for path in (CLAIMS, BEYOND)]
+    claims = [claim for file in files for claim in file["claims"].values()]
     parts = [part for claim in claims for part in claim.get("parts", {}).values()]
     named = {part[key] for part in parts for key in ("evidence", "margin_of") if key in part}
     assert named == set(evidence.__all__)

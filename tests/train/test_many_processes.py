@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM
 from pma.config import CONF_DIR
 from pma.corpus import TokenDataset
 from pma.json_files import read_manifest
-from pma.layout import snapshots
+from pma.layout import average_dir, snapshots
 from pma.snapshot import verify
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CONF_DIR.parent / "src"), "OMP_NUM_THREADS": "1"}
 # Four micro-batches, so that one, two and four processes can share them; 30 steps.
 FEWER = ["scale.micro_batches=4", "train.total_tokens=7680", "train.checkpoint_interval=2560"]
+FEWER += ["train.online_ema=[0.1]"]
 KINDS = {"dense": "model=smoke/dense_411m", "moe": "model=smoke/moe_1.3b_13b"}
 
 
@@ -105,6 +106,17 @@ def test_two_processes_give_the_curve_of_one(shared_lab, one_process, launched, 
 
 def test_saved_on_two_processes_it_goes_on_on_four_and_on_one(shared_lab, one_process, launched, assert_same_curve):
     assert_same_curve(shared_lab.train(*FEWER, "run_id=moved"), one_process["moe"])
+
+
+def test_averages_of_every_step_are_those_of_one_process(shared_lab, one_process, launched):
+    """Saved in shards on two processes, gone on with on four, and at last on one."""
+    shared_lab.train(*FEWER, "run_id=moved")
+    for run, alone in (("dense_on_2", "dense"), ("moe_on_2", "moe"), ("moved", "moe")):
+        actual, expected = (
+            AutoModelForCausalLM.from_pretrained(average_dir(folder, 0.1, 7680)).state_dict()
+            for folder in (shared_lab.folder(run), one_process[alone])
+        )
+        assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("run, tokens, size", [("dense_on_2", 7680, 2), ("moe_on_2", 7680, 2), ("moved", 5120, 4)])
