@@ -81,18 +81,18 @@ next = echo "next: $(if $(PIECE_MINUTES),the same command$(COMMA) until nothing 
 reproduce-NAME: ## train and draw one experiment for one seed (2 to 14 minutes), for example make reproduce-figure-3
 	@echo "error: give an experiment for NAME: $(SINGLE:reproduce-%=%)"; false
 
-reproduce-beyond: setup ## the questions that the paper left open, docs/beyond.md, for one seed (about 40 minutes)
+reproduce-beyond: setup ## the questions that the paper left open, docs/beyond.md, for one seed (about 40 minutes, by the plan)
 	@$(REPRODUCE) experiment=beyond
 	@$(DRAW) $(notdir $(BEYOND))
-	@$(call next,make claims SCALE=$(SCALE) (what your records say))
+	@$(call next,see your pictures in analysis/out/$(SCALE))
 
 # A file's own name may hold hyphens.
 NAME = $(firstword $(foreach name,$(EXPERIMENTS),$(if $(filter $*,$(subst _,-,$(notdir $(name)))),$(name))))
 $(SINGLE): reproduce-%: setup
 	@$(REPRODUCE) experiment=$(NAME)
 	@$(DRAW) $(notdir $(NAME))
-	-@$(REPLAY) experiment=$(NAME)
-	@$(call next,make claims SCALE=$(SCALE) (what your records say of the paper's claims))
+	-@$(REPLAY) experiment=$(notdir $(NAME))
+	@$(call next,$(if $(filter beyond/%,$(NAME)),see your pictures in analysis/out/$(SCALE),make claims SCALE=$(SCALE) (what your records say of the paper's claims)))
 
 figures: setup ## draw all figures from the published records (under a minute)
 	@$(PY) analysis/draw.py --scale $(SCALE) --published

@@ -114,14 +114,14 @@ def trials(folder: Path) -> Iterator[Trial]:
                 yield Trial(f"inside a decay of {share:.0%}", name, budget, run, "sma", n, 0.5)
 
 
-def score(some: list[Trial], unit: int, cache: Path) -> pd.DataFrame:
+def score(every: list[Trial], unit: int, cache: Path) -> pd.DataFrame:
     """Held-out text of every trial, bits per byte."""
-    some_snapshot = next(iter(snapshots(some[0].run).values()))
-    corpus = ROOT / read_manifest(some_snapshot)["corpus"]
-    model, tokenizer = load_pretrained(some_snapshot), AutoTokenizer.from_pretrained(some_snapshot)
+    snapshot = next(iter(snapshots(every[0].run).values()))
+    corpus = ROOT / read_manifest(snapshot)["corpus"]
+    model, tokenizer = load_pretrained(snapshot), AutoTokenizer.from_pretrained(snapshot)
     scorer = Scorer(load_suite("proxy", corpus), model, tokenizer, cache, "cpu", 2)
     rows = []
-    for trial in some:
+    for trial in every:
         end = round(trial.budget * unit)
         if trial.alpha is not None:
             folders, weights = [average_dir(trial.run, trial.alpha, end)], [1.0]

@@ -17,7 +17,7 @@ from wandb_files import read_all
 
 from pma import cli
 from pma.config import CONF_DIR, TrackingConfig, TrainingJob
-from pma.replay import ReplayJob, replay
+from pma.replay import ReplayJob, merged, replay
 from pma.tracking import Run, Tracker, mode_of, model_artifact
 
 
@@ -101,6 +101,16 @@ def test_what_is_sent_can_be_read_back_and_is_sent_once(tmp_path):
     artifacts = [artifact for run in sent.values() for artifact in run["inputs"].values()]
     assert not any(local for artifact in artifacts for *_, local in artifact["entries"])  # nothing is uploaded
     assert replay(job) == 0 and read_all(tmp_path / "cpu").keys() == sent.keys()
+
+
+def test_an_average_of_every_step_stands_for_itself(tmp_path):
+    (tmp_path / "run-seed0").mkdir()
+    (tmp_path / "run-seed0" / "manifest.json").write_text('{"config_hash": "abc"}')
+    row = {"method": "online_ema_0.015", "n": 1, "interval": 512, "tokens": 1024}
+    average, sources = merged(tmp_path / "run-seed0", row)
+    assert sources == [average] and average.kind == "snapshot"
+    assert average.uri == "pma://run-seed0/ema-0.015/tokens-000000000001024"
+    assert average.name == "run-seed0-abc-ema-0.015-tokens-000000000001024"
 
 
 def test_a_model_of_the_hub_is_recorded_by_its_address_there(tmp_path, monkeypatch):

@@ -86,18 +86,22 @@ class Step:
 
 
 def merged(folder: Path, row: dict[str, Any]) -> tuple[Weights, list[Weights]]:
-    """A merge in the records as an artifact, and the snapshots that it is a mean of.
+    """A merge in the records as an artifact, and the snapshots that it is a mean of: one, where nothing was merged.
 
     Args:
         folder: of the run.
         row: of the records: method, n, interval, tokens.
     """
     n, end, interval = row["n"], row["tokens"], row["interval"]
+    before, _, last = row["method"].rpartition("_")  # of ema_0.1, say
+    method, alpha = (before, float(last)) if before else (last, None)
+    if method == "online_ema":
+        average = snapshot_artifact(folder, end, alpha)
+        return average, [average]
     sources = [snapshot_artifact(folder, end - (n - 1 - i) * interval) for i in range(n)]
-    if row["method"] == "last":
+    if method == "last":
         return sources[-1], sources
-    method, _, alpha = row["method"].partition("_")
-    weights = method_weights(method, n, float(alpha) if alpha else None)
+    weights = method_weights(method, n, alpha)
     config_hash = read_manifest(folder, "config_hash")["config_hash"]
     name = f"{folder.name}-{config_hash}-{row['method']}-n{n}-v{interval}-tokens-{end:015d}"
     recipe = {"method": row["method"], "n": n, "interval": interval, "tokens": end}

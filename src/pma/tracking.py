@@ -21,7 +21,7 @@ from typing import Any
 
 from pma.files import append_line, revision, write_text
 from pma.json_files import MANIFEST, complete_lines, read_manifest, read_rows
-from pma.layout import list_by_tokens, snapshot_dir
+from pma.layout import average_dir, list_by_tokens, snapshot_dir
 
 WANDB = "wandb"  # folder of offline runs, beside the runs' own
 _FINISH_SECONDS = 60  # a server that no longer answers must not hold up a finished run
@@ -72,23 +72,27 @@ def artifact_name(*parts: str) -> str:
     return re.sub(r"[^\w.-]+", "-", "-".join(parts)).strip("-")[-128:]
 
 
-def snapshot_artifact(run_folder: Path, tokens: int) -> Weights:
+def snapshot_artifact(run_folder: Path, tokens: int, alpha: float | None = None) -> Weights:
     """A snapshot of a run. Below the position of a fork it is a snapshot of the run that was forked.
 
     Args:
         tokens: of the snapshot.
+        alpha: of the average of every step that it is a snapshot of; None: of the weights.
     """
     run = read_manifest(run_folder, "config_hash")
     if "continues" in run and tokens < run["continues"]["tokens"]:
         return snapshot_artifact(run_folder.with_name(run["continues"]["run"]), tokens)
-    folder = snapshot_dir(run_folder, tokens)
+    folder, of = snapshot_dir(run_folder, tokens), []
+    if alpha is not None:
+        folder = average_dir(run_folder, alpha, tokens)
+        of = [folder.parent.name]
     metadata: dict[str, Any] = {"run": run_folder.name, "tokens": tokens}
-    uri = f"pma://{run_folder.name}/{folder.name}"
+    uri = "/".join([f"pma://{run_folder.name}", *of, folder.name])
     if (folder / MANIFEST).is_file():  # published records come without the weights
         uri = folder.resolve().as_uri()
         if content := read_manifest(folder).get("content"):  # the first snapshots had no hash
             metadata["content"] = content
-    return Weights(artifact_name(run_folder.name, run["config_hash"], folder.name), "snapshot", uri, metadata)
+    return Weights(artifact_name(run_folder.name, run["config_hash"], *of, folder.name), "snapshot", uri, metadata)
 
 
 def model_artifact(source: Path, content: str | None = None) -> Weights:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from drawing.find import describe
 from records import Study
-from synthetic_world import World, write_world
+from synthetic_world import World, experiments, write_world
 from verdicts.decide import Decisions, decide
-from verdicts.evidence.beyond import CONSTANT_RUNS, DECAYS
+from verdicts.evidence.beyond import BUDGETS, CONSTANT_RUNS, DECAYS
 from verdicts.rules import BEYOND, CLAIMS, load_rules
 
 SEEDS = range(2, 6)
@@ -61,11 +61,12 @@ def test_the_rules_are_judged_as_the_claims_are():
     assert not {c.name for c in claims.claims} & {c.name for c in beyond.claims}
 
 
-def test_the_decays_and_runs_are_those_of_the_experiments(true_world):
-    assert [len(of_length) for of_length in DECAYS.values()] == [5, 5, 5]
-    assert len(CONSTANT_RUNS) == 12
-    (slope,) = true_world["B10"].parts[:1]
-    assert slope.headline.mean == pytest.approx(0, abs=0.02)
+def test_the_decays_and_runs_are_those_of_the_experiments():
+    by_name = {experiment["name"]: experiment for experiment in experiments("experiment/beyond")}
+    forks = [(part["runs"][0], part["points"][0]) for part in by_name["averaged_decay"]["parts"]]
+    assert forks == [fork for of_length in DECAYS.values() for fork in of_length]
+    assert tuple(m["run"] for m in by_name["predicted_gain"]["measurements"]) == CONSTANT_RUNS
+    assert by_name["anytime"]["parts"][0]["points"] == by_name["averages"]["parts"][0]["points"] == [*BUDGETS]
 
 
 @pytest.mark.parametrize("name", ["anytime", "averages", "averaged_decay", "tuned_after_annealing", "steady_gain"])

@@ -19,6 +19,7 @@ FREE = [*STEPS, "train.optimizer=schedule_free", "schedule.peak_lr=1e-2"]
 
 
 def weights_in(folder):
+    """Of a snapshot, as they are used."""
     return load_file(folder / "model.safetensors")
 
 
@@ -66,15 +67,11 @@ def test_a_fork_begins_its_averages_anew(shared_lab, trunk, assert_same_bits):
 
 def test_schedule_free_hands_over_its_average(free):
     at_end = checkpoints(free)[7680]
-    y, z = weights_in_training(at_end), load_file(at_end / "optimizer.safetensors")
+    y, z = (load_file(at_end / f"{file}.safetensors") for file in ("weights", "optimizer"))
     used = weights_in(snapshots(free)[7680])
     name = "model.norm.weight"
     assert_close(used[name], y[name].lerp(z[f"z.{name}"], 1 - 1 / 0.9), rtol=1e-6, atol=1e-7)
     assert not torch.equal(used[name], y[name])
-
-
-def weights_in_training(checkpoint):
-    return load_file(checkpoint / "weights.safetensors")
 
 
 def test_snapshots_do_not_change_a_schedule_free_run(shared_lab, free, last_weights, assert_same_bits):

@@ -91,12 +91,11 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
             sweep(kept.parent)
 
     def save_snapshot(tokens: int) -> None:
-        complete = partial(manifest.complete_snapshot, tokens)
+        stored = t.snapshot_dtype, partial(manifest.complete_snapshot, tokens)
         with state.weights_to_use():
-            world.save_snapshot(snapshot_dir(folder, tokens), t.snapshot_dtype, complete)
+            world.save_snapshot(snapshot_dir(folder, tokens), model.state_dict(), *stored)
         for i, alpha in enumerate(state.averages.alphas):
-            place = average_dir(folder, alpha, tokens)
-            world.save_snapshot(place, t.snapshot_dtype, complete, state.averages.weights(i))
+            world.save_snapshot(average_dir(folder, alpha, tokens), state.averages.weights(i), *stored)
 
     label = size_label(cfg.model.kind, sum(p.numel() for p in parameters), cfg.model.stands_for)
     goal = f"from {start:,} to {end:,} tokens" if start else f"to {end:,} tokens"

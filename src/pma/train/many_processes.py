@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from pma.model.loss import LossModule
 from pma.model.moe import routers
 from pma.train.checkpoint import file_hashes, named_state, write_state
 from pma.train.state import TrainingState
-from pma.train.world import World, process_count
+from pma.train.world import Weights, World, process_count
 
 Result = TypeVar("Result")
 _CONNECTIONS = itertools.count()  # of this process
@@ -160,16 +160,10 @@ class ManyProcesses(World):
 
     # ---- on disk ----
 
-    def save_snapshot(
-        self,
-        folder: Path,
-        dtype: str,
-        complete: Callable[[Path], None],
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
+    def save_snapshot(self, folder: Path, weights: Weights, dtype: str, complete: Callable[[Path], None]) -> None:
         """Each process writes a file: every tensor is gathered, and kept by one of them."""
         tensors: dict[str, Tensor] = {}
-        for index, (name, tensor) in enumerate((weights or self._model.state_dict()).items()):
+        for index, (name, tensor) in enumerate(weights.items()):
             whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
             if index % self.size == self.rank:
                 tensors[name] = whole.to("cpu", getattr(torch, dtype))

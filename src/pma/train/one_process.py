@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from pma.snapshot import copy_weights, save_snapshot
 from pma.train.checkpoint import copy_state, save_checkpoint
 from pma.train.objective import Loss, training_loss
 from pma.train.state import TrainingState
-from pma.train.world import World
+from pma.train.world import Weights, World
 
 Result = TypeVar("Result")
 
@@ -59,15 +59,8 @@ class OneProcess(World):
     def backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return self._micro_batches.backward(inputs, targets)
 
-    def save_snapshot(
-        self,
-        folder: Path,
-        dtype: str,
-        complete: Callable[[Path], None],
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        copies = copy_weights(self._model.state_dict() if weights is None else weights, dtype)
-        self._write(save_snapshot, folder, self._model, copies, complete)
+    def save_snapshot(self, folder: Path, weights: Weights, dtype: str, complete: Callable[[Path], None]) -> None:
+        self._write(save_snapshot, folder, self._model, copy_weights(weights, dtype), complete)
 
     def save_checkpoint(self, folder: Path, state: TrainingState, tokens: int, then: Callable[[], None]) -> None:
         copies = copy_state(state)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from pma.train.state import TrainingState
 
 Result = TypeVar("Result")
+Weights = Mapping[str, Tensor]  # by name in a state dict
 
 
 def process_count() -> int:
@@ -109,19 +110,13 @@ class World(ABC):
         """
 
     @abstractmethod
-    def save_snapshot(
-        self,
-        folder: Path,
-        dtype: str,
-        complete: Callable[[Path], None],
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Publish the weights as they stand, in Hugging Face layout.
+    def save_snapshot(self, folder: Path, weights: Weights, dtype: str, complete: Callable[[Path], None]) -> None:
+        """Publish weights as they stand, in Hugging Face layout.
 
         Args:
+            weights: the model's state dict, or others named and sharded like it.
             dtype: storage type, float32 or bfloat16.
             complete: writes tokenizer and manifest into the folder it is given, before that is published.
-            weights: other ones, named and sharded as the model's state dict; None: the model's.
         """
 
     @abstractmethod
