@@ -62,7 +62,7 @@ test: browser ## style, types and all tests, every experiment at SCALE=smoke amo
 test-interop: setup ## checkpoints that the writers' own packages make, merged and trained on (about 5 minutes)
 	OMP_NUM_THREADS=1 $(PY) tests/interop/check.py
 
-stress: setup ## kills, damaged inputs, full disks and rival writers by the thousand (about 20 minutes); goes on where it stopped
+stress: setup ## kills, damaged inputs, full disks and rival writers by the thousand (20 to 30 minutes); goes on where it stopped
 	$(PY) tests/stress/stress.py --jobs $(JOBS)
 
 reproduce: setup ## train, merge and score everything for one seed, draw it, lay it beside the published seeds (about 40 minutes)
