@@ -84,6 +84,7 @@ reproduce-NAME: ## train and draw one experiment for one seed (2 to 14 minutes),
 reproduce-beyond: setup ## the questions that the paper left open, docs/beyond.md, for one seed (about 40 minutes, by the plan)
 	@$(REPRODUCE) experiment=beyond
 	@$(DRAW) $(notdir $(BEYOND))
+	@$(PY) analysis/claims.py --scale $(SCALE) --compare
 	@$(call next,see your pictures in analysis/out/$(SCALE))
 
 # A file's own name may hold hyphens.

@@ -1,4 +1,4 @@
-"""Decide the paper's claims from records, part by part, by the rules of claims.yaml.
+"""Decide the paper's claims from records, part by part, by the rules of claims.yaml; what it left open, by beyond.yaml.
 
 python analysis/claims.py --scale cpu             your records: a table, and claims.csv and seeds.csv in OUT/SCALE
 python analysis/claims.py --scale cpu --compare   the same, then your numbers beside the published seeds
@@ -14,10 +14,10 @@ from pathlib import Path
 from documents import contents, written
 from records import ROOT, Study
 from verdicts.check import check
-from verdicts.decide import decide, decide_published, published_scales
+from verdicts.decide import decide, families, joined, of_scales, recorded
 from verdicts.frozen import change_text, freeze
 from verdicts.newcomer import closing_lines
-from verdicts.rules import BEYOND, CLAIMS, load_rules
+from verdicts.rules import BEYOND, CLAIMS, all_rules
 from verdicts.screen import screen
 from verdicts.tables import published_seeds, published_table, result_table, seeds_csv
 
@@ -57,12 +57,12 @@ def write_documents(runs_dir: Path, root: Path) -> None:
         ValueError: when nothing is published, records are of the first protocol, or a document lacks a marker. Then
             nothing is written.
     """
-    rules = load_rules()
-    for scale in published_scales(runs_dir):
-        check(Study(runs_dir / scale / "published"), rules)
-    decided = decide_published(runs_dir, rules)
-    texts = written(root, contents(runs_dir, decided, rules))
-    for scale, decisions in decided.items():
+    decided = families(runs_dir)
+    for family in decided:
+        for scale in family.decided:
+            check(Study(runs_dir / scale / "published"), family.rules)
+    texts = written(root, contents(runs_dir, decided))
+    for scale, decisions in of_scales(decided).items():
         write_text(published_table(runs_dir, scale), result_table(decisions, scale).to_csv(index=False))
         write_text(published_seeds(runs_dir, scale), seeds_csv(decisions))
     for path, text in texts.items():
@@ -70,21 +70,22 @@ def write_documents(runs_dir: Path, root: Path) -> None:
 
 
 def judge_fresh(options: argparse.Namespace) -> None:
-    """Judge the claims from your own records: claims.csv, seeds.csv and the terminal."""
-    study, rules = Study(options.runs_dir / options.scale), load_rules()
-    notes = check(study, rules)
-    decisions = decide(study.root, rules)
-    out = options.out_dir / options.scale
-    write_text(out / "claims.csv", result_table(decisions, options.scale).to_csv(index=False))
-    write_text(out / "seeds.csv", seeds_csv(decisions))
-    print(screen(decisions, study, rules.common))
+    """Judge those claims that your own records are about: claims.csv, seeds.csv and the terminal."""
+    study, (claims, beyond) = Study(options.runs_dir / options.scale), all_rules()
     published = Study(study.root / "published")
-    if options.compare and published.root.is_dir() and (change := change_text(rules, published.root)):
-        notes.append(change)
+    some = [rules for rules in (claims, beyond) if recorded(study, rules)] or [claims]
+    notes = [note for rules in some for note in check(study, rules)]
+    decided = [decide(study.root, rules) for rules in some]
+    out, every = options.out_dir / options.scale, joined(decided)
+    write_text(out / "claims.csv", result_table(every, options.scale).to_csv(index=False))
+    write_text(out / "seeds.csv", seeds_csv(every))
+    print("\n\n".join(screen(*of_one, study) for of_one in zip(decided, some, strict=True)))
+    if options.compare and published.root.is_dir():
+        notes += [text for rules in some if (text := change_text(rules, published.root))]
     for note in notes:
         print(f"note: {note}")
     if options.compare:
-        print(f"\n{closing_lines(study, published, published_seeds(options.runs_dir, options.scale), rules)}")
+        print(f"\n{closing_lines(study, published, published_seeds(options.runs_dir, options.scale), some)}")
     print(f"every number: {short(out / 'claims.csv')} (a row a part), {short(out / 'seeds.csv')} (a row a seed)")
     print_next("make report (the published claims, figures and numbers on one page)")
 

@@ -6,34 +6,40 @@ A block stands between <!-- NAME:begin --> and <!-- NAME:end -->; all else in a 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from choosing import choosing_blocks
 from records import Study
+from trials import trials_table
 from verdicts import document, readme
-from verdicts.decide import Decisions
-from verdicts.rules import Rules
+from verdicts.decide import Family
 
 Blocks = Mapping[str, str]
 
 
-def contents(runs_dir: Path, decided: Mapping[str, Decisions], rules: Rules) -> dict[str, Blocks]:
+def contents(runs_dir: Path, decided: Sequence[Family]) -> dict[str, Blocks]:
     """The blocks of every document, by its path below the root.
 
     Args:
-        runs_dir: with the published records of the scales in `decided`.
-        decided: the claims of every published scale, by `rules`. Numbers that are no verdicts are of the first of them.
+        runs_dir: with the published records.
+        decided: the paper's claims, and what it left open. Numbers that are no verdicts are of the first scale.
 
     Raises:
         ValueError: when records that a block needs are not there.
     """
-    studies = {scale: Study(runs_dir / scale / "published") for scale in decided}
+    claims, beyond = decided
+    studies = {scale: Study(runs_dir / scale / "published") for scale in claims.decided}
     default = next(iter(studies.values()))
     return {
-        "README.md": readme.blocks(decided, studies),
-        "docs/claims.md": {"claims": document.claims_sections(decided, studies, rules)},
-        "docs/choosing.md": choosing_blocks(default, next(iter(decided.values()))),
+        "README.md": readme.blocks(claims, studies),
+        "docs/claims.md": {"claims": document.claims_sections(claims, studies)},
+        "docs/beyond.md": {
+            "questions": readme.claims_block(beyond),
+            "beyond": document.claims_sections(beyond, studies),
+            "trials": trials_table(),
+        },
+        "docs/choosing.md": choosing_blocks(default, next(iter(claims.decided.values()))),
         "docs/deviations.md": {"largest": readme.largest_deviations(default)},
     }
 

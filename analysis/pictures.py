@@ -24,7 +24,7 @@ from drawing.strips import describe_claim
 from figures.figure_3 import front_panel
 from records import ROOT, Study
 from verdicts.decide import decide, published_scales
-from verdicts.rules import load_rules
+from verdicts.rules import all_rules
 
 from pma.config import hash_json
 from pma.files import write_text
@@ -83,7 +83,7 @@ def pictures(study: Study, folder: Path) -> dict[Path, Figure | Panel]:
     wanted: dict[Path, Figure | Panel] = {}
     for name in study.experiments():
         wanted[picture(folder, study.scale, name)] = describe(study, name)
-    for decision in decide(study.root, load_rules()):
+    for decision in (decision for rules in all_rules() for decision in decide(study.root, rules)):
         if strip := describe_claim(decision):
             wanted[claim_picture(folder, study.scale, decision.claim.name)] = strip
     if study.scale == "cpu" and FRONT in study.experiments():

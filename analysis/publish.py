@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from records import ROOT, Study, seed_of
 from verdicts.check import check
 from verdicts.frozen import change_text, frozen_hash, published_hash, write_published_manifest
-from verdicts.rules import load_rules
+from verdicts.rules import all_rules
 
 from pma.config import hash_json
 from pma.files import publish_folder, write_json, write_text
@@ -42,19 +42,23 @@ def publish(runs_dir: Path, scale: str) -> Path:
         ValueError: when there are no finished records, they are of the first protocol, or no rules were frozen; when
             runs of one name were trained with different configs.
     """
-    fresh, rules = Study(runs_dir / scale), load_rules()
+    fresh, families = Study(runs_dir / scale), all_rules()
     place = fresh.root / "published"
     if not any(fresh.has(name, "records.csv") for name in fresh.experiments()):
         raise ValueError(f"{fresh.root}: no records there; make reproduce SCALE={scale} makes them")
-    for line in check(fresh, rules):
+    for line in (line for rules in families for line in check(fresh, rules)):
         print(f"note: {line}")
-    before = Study(place)
+    _, beyond = families
+    before, nothing = Study(place), Study(fresh.root / "nothing")
     if published_hash(place) != frozen_hash():  # of other rules, or of the first protocol
-        before = Study(fresh.root / "nothing")
+        before = nothing
+    old = before.experiments()
+    if published_hash(place, beyond.path) != frozen_hash(beyond.path):
+        old = [name for name in old if name not in beyond.experiments]
     _check_configs(fresh, before)
     with publish_folder(place) as aside:
-        for name in dict.fromkeys([*before.experiments(), *fresh.experiments()]):
-            _add_experiment(fresh, before, name, aside / name)
+        for name in dict.fromkeys([*old, *fresh.experiments()]):
+            _add_experiment(fresh, before if name in old else nothing, name, aside / name)
         published = Study(aside)
         for folder in {run for name in published.experiments() for run in published.manifest(name)["runs"]}:
             source = fresh if fresh.has(folder, MANIFEST) else before
@@ -62,8 +66,9 @@ def publish(runs_dir: Path, scale: str) -> Path:
             for file in _OF_RUN:
                 shutil.copyfile(source.file(folder, file), aside / folder / file)
         write_published_manifest(aside, published.recorded_seeds())
-    if change := change_text(rules, place):
-        print(f"note: {change}")
+    for rules in families:
+        if change := change_text(rules, place):
+            print(f"note: {change}")
     return place
 
 

@@ -26,6 +26,9 @@ from pma.json_files import MANIFEST, read_manifest, read_rows
 from pma.records import read_records, signal_to_noise_table
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
+_EXPERIMENTS = ROOT / "conf" / "experiment"
+# Experiments on what the paper left open; `make reproduce` leaves them to `make reproduce-beyond`.
+BEYOND = frozenset(path.stem for path in (_EXPERIMENTS / "beyond").glob("*.yaml"))
 _JOBS = 2  # runs that train at a time, as in the Makefile
 
 
@@ -33,12 +36,12 @@ class Missing(ValueError):
     """A record that a figure or a claim needs is not there."""
 
 
-def experiment_order(name: str) -> tuple[int, str, int]:
-    """Sort key of experiments: figures, then tables, then the others, each by name and number (9 before 10)."""
+def experiment_order(name: str) -> tuple[bool, int, str, int]:
+    """Sort key of experiments: figures, tables, others, those of `BEYOND`; each by name and number (9 before 10)."""
     kinds = ("figure_", "table_")
     rank = next((i for i, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
     stem, number = re.fullmatch(r"(.*?)(\d*)", name).groups()
-    return rank, stem, int(number or 0)
+    return name in BEYOND, rank, stem, int(number or 0)
 
 
 def seed_of(folder: str) -> int:
@@ -49,7 +52,7 @@ def seed_of(folder: str) -> int:
 def configured_experiments() -> list[str]:
     """Experiments that conf/experiment defines; a file that only includes others is none."""
     names = []
-    for path in (ROOT / "conf" / "experiment").glob("*.yaml"):
+    for path in _EXPERIMENTS.rglob("*.yaml"):
         if "includes" not in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}):
             names.append(path.stem)
     return sorted(names, key=experiment_order)
@@ -108,9 +111,14 @@ class Study:
         folders = (path.parent.name for path in self.root.glob(f"*/{MANIFEST}"))
         return sorted((name for name in folders if "experiment" in self.manifest(name)), key=experiment_order)
 
-    def recorded_seeds(self) -> list[int]:
-        """Seeds that the records of some experiment are about."""
-        return sorted({seed_of(folder) for name in self.experiments() for folder in self.manifest(name)["runs"]})
+    def recorded_seeds(self, experiments: Iterable[str] | None = None) -> list[int]:
+        """Seeds that the records of some experiment are about.
+
+        Args:
+            experiments: of these; None for all that have records.
+        """
+        names = self.experiments() if experiments is None else experiments
+        return sorted({seed_of(folder) for name in names for folder in self.manifest(name)["runs"]})
 
     def manifest(self, folder: str) -> dict[str, Any]:
         """Manifest of an experiment, or of a run's folder (RUN-seedN).

@@ -16,9 +16,8 @@ from documents import contents, differences
 from pictures import FIGURES, stale
 from records import ROOT, Study
 from verdicts.check import check
-from verdicts.decide import decide_published, published_scales
+from verdicts.decide import families, of_scales
 from verdicts.frozen import change_text
-from verdicts.rules import load_rules
 from verdicts.tables import published_seeds, published_table, result_table
 from wandb_report import SAMPLE, stale_sample
 
@@ -52,16 +51,14 @@ def verify(runs_dir: Path, root: Path) -> list[str]:
     Raises:
         ValueError: when nothing is published, records are of the first protocol, or a document lacks a marker.
     """
-    rules = load_rules()
-    drift = []
-    for scale in published_scales(runs_dir):
-        published = runs_dir / scale / "published"
-        drift += [f"{published}: {line}" for line in check(Study(published), rules)]
-        if not rules.changed_after_data and (change := change_text(rules, published)):
-            drift.append(change)
-    decided = decide_published(runs_dir, rules)
-    drift += differences(root, contents(runs_dir, decided, rules))
-    for scale, decisions in decided.items():
+    drift, decided = [], families(runs_dir)
+    for family in decided:
+        for published in (runs_dir / scale / "published" for scale in family.decided):
+            drift += [f"{published}: {line}" for line in check(Study(published), family.rules)]
+            if not family.rules.changed_after_data and (change := change_text(family.rules, published)):
+                drift.append(change)
+    drift += differences(root, contents(runs_dir, decided))
+    for scale, decisions in of_scales(decided).items():
         drift += table_differences(published_table(runs_dir, scale), result_table(decisions, scale))
         drift += table_differences(published_seeds(runs_dir, scale), decisions.seeds_table())
     return drift

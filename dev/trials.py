@@ -1,10 +1,12 @@
 """Try the settings of docs/beyond.md on seed 100: rates, lengths of decays, windows, alphas. Writes dev/trials.csv.
 
     python dev/trials.py                 # about 90 minutes on 2 cores; goes on where it stopped
-    python dev/trials.py --scale smoke   # the same in a minute, into --out
+    python dev/trials.py --scale smoke   # the same in minutes, into --out
 
-Each arm has four trials. All are judged by held-out text (bits per byte, mean over the domains; lower is better) of the
-model that the arm would hand over, never by a gain over another arm. Seed 100 counts nowhere else.
+Each arm has four trials; cosines have five, because the best of four rates was the highest. All are judged by the
+model that the arm would hand over, never by a gain over another arm: by held-out text (bits per byte, mean over the
+domains; lower is better), fine-tuning by the right answers of suite instruct (likewise), policies by their reward
+(higher is better). Seed 100 counts nowhere else.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from pma.config import CONF_DIR, register
 from pma.evaluate import Scorer, load_suite
@@ -36,7 +39,8 @@ from pma.model.build import load_pretrained, load_weights
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 100
 BUDGETS = (25, 50, 100, 200)  # V
-RATES = (0.5, 1, 2, 4)  # times the constant run's
+RATES = (0.5, 1, 2, 4, 8)  # times the constant run's
+TUNED_RATES = (0.5, 1, 2, 4)  # times those of conf/run, before any trial
 FREE_RATES = (1, 2, 4, 8)  # schedule-free AdamW is said to want higher ones
 SHARES = (0.08, 0.16, 0.32, 0.48)  # of the tokens that a decay takes
 ALPHAS = (0.07, 0.03, 0.015, 0.0075)  # of an average of every step
@@ -48,6 +52,16 @@ WINDOWS = {
     "N = 10, 1 V": dict.fromkeys(BUDGETS, (10, 1)),
 }
 METHODS = {"SMA": "sma", "cosine weights": "cosine", "1-sqrt weights": "1-sqrt"}
+MEASURES = {  # suite, task and metric
+    "text": ("proxy", "heldout", "bits_per_byte"),
+    "tasks": ("instruct", "average", "bits_per_byte"),
+    "reward": ("reward", "average", "reward"),
+}
+BATCHES = {"half": "1/2 x batch", "double": "2 x batch", "quadruple": "4 x batch"}
+POST = {  # arm, length in V, measure
+    "sft_long": ("fine-tuning", 135, "tasks"),
+    "reinforced": ("reinforcement learning", 100, "reward"),
+}
 INSIDE = {"last quarter": 0.25, "last half": 0.5, "whole": 1.0}  # of a decay, merged
 
 
@@ -63,11 +77,13 @@ class Trial:
     n: int = 1
     interval: float = 1  # V
     alpha: float | None = None
+    measure: str = "text"
 
 
 def training(cfg: DictConfig, runs_dir: Path) -> dict[str, list[str]]:
     """Overrides of every run, by run_id, from the main run's config; forks come after what they are forked off."""
     scale, unit, rate = cfg.scale.name, cfg.scale.merge_interval, cfg.schedule.peak_lr
+    dense = cfg.scale.peak_lrs.get("dense_411m", cfg.scale.peak_lr)
     common = [f"scale={scale}", f"seed={SEED}", "threads=1", "tracking=off", f"runs_dir={runs_dir}"]
     forks = sorted({round(budget * (1 - share) * unit) for budget in BUDGETS for share in SHARES})
     runs = {
@@ -84,11 +100,18 @@ def training(cfg: DictConfig, runs_dir: Path) -> dict[str, list[str]]:
     for budget in reversed(BUDGETS):
         for factor in RATES:
             runs[f"cosine_{budget}-{factor:g}"] = [f"run=cosine_{budget}", f"schedule.peak_lr={factor * rate:g}"]
+    runs["sft_baseline-seed100"] = ["run=sft_baseline"]
+    for factor in TUNED_RATES:
+        for batch in BATCHES:
+            runs[f"batch_{batch}-{factor:g}"] = [f"run=batch_{batch}", f"schedule.peak_lr={factor * dense:g}"]
+        for run in POST:
+            runs[f"{run}-{factor:g}"] = [f"run={run}", f"schedule.peak_lr={factor * 0.05 * rate:g}"]
     for budget in reversed(BUDGETS):
         for share in SHARES:
             length = round(share * budget * unit)
             at = [f"init.parent.tokens={budget * unit - length}", f"schedule.decay_tokens={length}"]
-            runs[f"wsd_{budget}-{share:g}"] = [f"run=wsd_{budget}", *at]
+            run = f"wsd_{budget}" if budget < BUDGETS[-1] else "annealed_moe_main"
+            runs[f"wsd_{budget}-{share:g}"] = [f"run={run}", *at]
     return {name: [*overrides, *common, f"run_id={name}"] for name, overrides in runs.items()}
 
 
@@ -113,15 +136,26 @@ def trials(folder: Path) -> Iterator[Trial]:
                 run = folder / f"wsd_{budget}-{share:g}"
                 yield Trial(f"inside a decay of {share:.0%}", name, budget, run, "sma", n, 0.5)
 
+    for factor in TUNED_RATES:
+        for batch, name in BATCHES.items():
+            yield Trial(name, f"{factor:g} x", 50, folder / f"batch_{batch}-{factor:g}", interval=2)
+        for run, (arm, end, measure) in POST.items():
+            yield Trial(arm, f"{factor:g} x", end, folder / f"{run}-{factor:g}", measure=measure)
+
 
 def score(every: list[Trial], unit: int, cache: Path) -> pd.DataFrame:
-    """Held-out text of every trial, bits per byte."""
-    snapshot = next(iter(snapshots(every[0].run).values()))
-    corpus = ROOT / read_manifest(snapshot)["corpus"]
-    model, tokenizer = load_pretrained(snapshot), AutoTokenizer.from_pretrained(snapshot)
-    scorer = Scorer(load_suite("proxy", corpus), model, tokenizer, cache, "cpu", 2)
+    """The score of every trial by its measure."""
+    scorers: dict[tuple[bool, str], tuple[Scorer, PreTrainedModel]] = {}
     rows = []
     for trial in every:
+        suite, task, metric = MEASURES[trial.measure]
+        dense = trial.run.name.startswith("batch")
+        if (dense, suite) not in scorers:
+            snapshot = next(iter(snapshots(trial.run).values()))
+            model, tokenizer = load_pretrained(snapshot), AutoTokenizer.from_pretrained(snapshot)
+            items = load_suite(suite, ROOT / read_manifest(snapshot)["corpus"])
+            scorers[dense, suite] = Scorer(items, model, tokenizer, cache, "cpu", 2), model
+        scorer, model = scorers[dense, suite]
         end = round(trial.budget * unit)
         if trial.alpha is not None:
             folders, weights = [average_dir(trial.run, trial.alpha, end)], [1.0]
@@ -129,13 +163,16 @@ def score(every: list[Trial], unit: int, cache: Path) -> pd.DataFrame:
             folders = run_window(trial.run, trial.n, round(trial.interval * unit), end)
             weights = [1.0] if trial.method == "last" else method_weights(trial.method, trial.n)
         merged = averages(folders, [weights], Policy(suspicious="warn"))[0]  # a decay begins with long steps
-        scores = scorer.score(
-            merged.content.rpartition(":")[2], lambda tensors=merged.tensors: load_weights(model, tensors)
-        )
-        text = next(s.value for s in scores if (s.task, s.metric) == ("heldout", "bits_per_byte"))
-        rows.append({"arm": trial.arm, "setting": trial.setting, "budget": trial.budget, "text": round(text, 6)})
-        print(f"{trial.arm:28} {trial.setting:14} {trial.budget:5g} V  {text:.4f}", flush=True)
-    return pd.DataFrame(rows)
+        found = scorer.score(merged.content.rpartition(":")[2], partial(load_weights, model, merged.tensors))
+        value = round(next(s.value for s in found if (s.task, s.metric) == (task, metric)), 6)
+        rows.append((trial.arm, trial.setting, trial.budget, trial.measure, value))
+        print(f"{trial.arm:28} {trial.setting:14} {trial.budget:5g} V  {trial.measure:6} {value:.4f}", flush=True)
+    return pd.DataFrame(rows, columns=["arm", "setting", "budget", "measure", "value"])
+
+
+def stage(name: str) -> int:
+    """When a run can be trained: 0 at once, 1 after the main run, 2 after the fine-tuning."""
+    return 2 if name.startswith("reinforced") else int(name.startswith(("wsd", "sft")))
 
 
 def main() -> None:
@@ -149,7 +186,6 @@ def main() -> None:
     register()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg: DictConfig = compose("config", [f"scale={options.scale}"])
-    unit = cfg.scale.merge_interval
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PMA_NEXT": "no"}
 
     def train(overrides: list[str]) -> None:
@@ -161,13 +197,10 @@ def main() -> None:
 
     runs = training(cfg, options.runs_dir.resolve())
     with ThreadPoolExecutor(options.jobs) as pool:
-        trunk = pool.submit(train, runs.pop("moe_main-seed100"))
-        first = [pool.submit(train, run) for name, run in runs.items() if not name.startswith("wsd")]
-        trunk.result()
-        for future in [*first, *(pool.submit(train, run) for name, run in runs.items() if name.startswith("wsd"))]:
-            future.result()
-    table = score(list(trials(options.runs_dir / options.scale)), unit, options.runs_dir / "scores")
-    write_text(options.out, table.to_csv(index=False))
+        for now in range(3):
+            list(pool.map(train, [overrides for name, overrides in runs.items() if stage(name) == now]))
+    every = list(trials(options.runs_dir / options.scale))
+    write_text(options.out, score(every, cfg.scale.merge_interval, options.runs_dir / "scores").to_csv(index=False))
 
 
 if __name__ == "__main__":

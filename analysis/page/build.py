@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from records import Missing, Study
 from sizes import sizes
-from verdicts.decide import VERDICTS, decide_published
+from verdicts.decide import VERDICTS, Family, families, of_scales
 from verdicts.frozen import change_text
 from verdicts.readme import deviations
-from verdicts.rules import load_rules
 from verdicts.tables import interim_text
 
 from page.captions import said_once
@@ -61,49 +60,64 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
     return None
 
 
+def _counts(family: Family) -> list[tuple[int, str, int]]:
+    """How many claims have each verdict that occurs: its place among the verdicts, its name, the number."""
+    found = [decision.verdict for decisions in family.decided.values() for decision in decisions]
+    return [(i, verdict, found.count(verdict)) for i, verdict in enumerate(VERDICTS) if verdict in found]
+
+
+def _warnings(texts: Iterable[str]) -> list[str]:
+    """What a reader must know first, each said once."""
+    return list(dict.fromkeys(filter(None, texts)))
+
+
 def build(runs_dir: Path) -> str:
     """The page, as HTML.
 
     Raises:
         ValueError: when nothing is published, or a figure lacks records.
     """
-    sections, rows, claims, models, seeds = [], [], [], [], []
-    rules = load_rules()
-    decided = decide_published(runs_dir, rules)
-    studies = [Study(runs_dir / scale / "published") for scale in decided]
-    for study, decisions in zip(studies, decided.values(), strict=True):
-        names = study.experiments()
+    sections, rows, models, seeds = [], [], [], []
+    paper, beyond = decided = families(runs_dir)
+    common = paper.rules.common
+    of_scale = {Study(runs_dir / scale / "published"): decisions for scale, decisions in of_scales(decided).items()}
+    for study, decisions in of_scale.items():
         of_study = sizes(study)
-        sections += [section(study, name, decisions, of_study) for name in names]
+        sections += [section(study, name, decisions, of_study) for name in study.experiments()]
         rows += run_rows(study)
-        claims += [claim_fields(decision, study.scale, names, rules.common) for decision in decisions]
-        seeds.append((study.scale, seeds_fields(rules.common, study.recorded_seeds())))
+        seeds.append((study.scale, seeds_fields(common, study.recorded_seeds())))
         models += [(study.scale, size) for size in of_study]
-    common, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
+    claims = [
+        claim_fields(decision, study.scale, study.experiments(), family.rules)
+        for family in decided
+        for study in of_scale
+        for decision in family.decided.get(study.scale, ())
+    ]
+    shared, captions = said_once({entry["id"]: entry["caption"] for entry in sections})
     short = {entry["id"]: entry["short"] for entry in sections}
-    counts = [(verdict, sum(claim["verdict"] == verdict for claim in claims)) for verdict in VERDICTS]
     templates = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     parts = {name: Markup((_TEMPLATES / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     points = [_html(point) for point in deviations()]
     return templates.get_template("index.html").render(
         **parts,
         title=TITLE,
-        front=_front(studies),
-        counts=[(VERDICTS.index(verdict), verdict, count) for verdict, count in counts if count],
+        front=_front(list(of_scale)),
+        counts=_counts(paper),
+        open_counts=_counts(beyond),
         revision=revision(),
         verdicts=VERDICTS,
-        scales=list(decided),
-        changed=list(dict.fromkeys(filter(None, (change_text(rules, study.root) for study in studies)))),
-        interim=list(dict.fromkeys(filter(None, map(interim_text, decided.values())))),
+        scales=[study.scale for study in of_scale],
+        changed=_warnings(change_text(f.rules, runs_dir / scale / "published") for f in decided for scale in f.decided),
+        interim=_warnings(interim_text(decisions) for f in decided for decisions in f.decided.values()),
         seeds=seeds,
         claims=claims,
         sections=sections,
-        common=[(sentence, [(name, short[name]) for name in names]) for sentence, names in common.items()],
+        common=[(sentence, [(name, short[name]) for name in names]) for sentence, names in shared.items()],
         captions=captions,
         deviations=(points[:_FIRST_DEVIATIONS], points[_FIRST_DEVIATIONS:]),
         models=models,
         runs=rows,
-        costs=[f"Scale {study.scale}: {cost_text(study)}" for study in studies],
+        costs=[f"Scale {study.scale}: {cost_text(study)}" for study in of_scale],
         bokeh=packed("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw).encode()),
         bokeh_version=bokeh.__version__,
     )

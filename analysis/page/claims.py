@@ -13,7 +13,7 @@ from drawing.strips import describe_claim
 from formats import column_words, listed
 from verdicts.decide import VERDICTS, Decision
 from verdicts.judge import Judged
-from verdicts.rules import Common
+from verdicts.rules import Common, Rules
 from verdicts.tables import estimate_text, number_text, parts_text, rule_text
 
 from page.panels import group
@@ -28,21 +28,21 @@ def anchor(name: str, scale: str) -> str:
     return name if scale == "cpu" else f"{name}-{scale}"
 
 
-def claim_fields(decision: Decision, scale: str, shown: Collection[str], common: Common) -> dict[str, Any]:
+def claim_fields(decision: Decision, scale: str, shown: Collection[str], rules: Rules) -> dict[str, Any]:
     """A claim as the page shows it.
 
     Args:
         shown: experiments that have a section on the page, to link to.
-        common: numbers of the rules that hold for every claim.
+        rules: that decided it.
     """
-    claim, figure = decision.claim, describe_claim(decision)
+    claim, common, figure = decision.claim, rules.common, describe_claim(decision)
     return {
         "name": claim.name,
-        "number": claim.name[1:],
         "anchor": anchor(claim.name, scale),
         "text": claim.text,
         "source": claim.source,
-        "paper": claim.paper,
+        "who": rules.who,
+        "told": claim.paper,
         "verdict": decision.verdict,
         "rank": VERDICTS.index(decision.verdict),
         "why": "" if decision.parts else parts_text(decision),

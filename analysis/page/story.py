@@ -10,11 +10,10 @@ from drawing.find import describe
 from finding import finding
 from formats import quantity
 from records import Missing, Study
-from verdicts.decide import VERDICTS, Decision, Decisions, decide_published
+from verdicts.decide import VERDICTS, Decision, Decisions, Family, families, of_scales
 from verdicts.frozen import change_text
 from verdicts.judge import NOT, PARTLY
 from verdicts.readme import deviations
-from verdicts.rules import load_rules
 from verdicts.tables import counts_text, interim_text, markdown_table, part_line, parts_text
 
 from page.captions import said_once
@@ -70,28 +69,29 @@ def stories(runs_dir: Path) -> list[Story]:
     Raises:
         ValueError: when nothing is published.
     """
-    rules = load_rules()
-    decided = decide_published(runs_dir, rules)
+    decided = families(runs_dir)
+    every = of_scales(decided)
     made = []
-    for scale, decisions in decided.items():
+    for scale, decisions in every.items():
         study = Study(runs_dir / scale / "published")
-        name = f" (scale {scale})" if len(decided) > 1 else ""
-        made.append(_story(study, decisions, name, change_text(rules, study.root)))
+        name = f" (scale {scale})" if len(every) > 1 else ""
+        made.append(_story(study, decisions, [f for f in decided if scale in f.decided], name))
     return made
 
 
-def _story(study: Study, decisions: Decisions, scale: str, changed: str) -> Story:
-    figures = [_figure(study, name, decisions) for name in study.experiments()]
+def _story(study: Study, every: Decisions, decided: Sequence[Family], scale: str) -> Story:
+    figures = [_figure(study, name, every) for name in study.experiments()]
+    verdicts = [Chapter(1, f"{family.rules.title}{scale}", _verdicts(study, family)) for family in decided]
     points = "\n".join(f"- {point}" for point in deviations())
     chapters = (
         _finding(study, scale),
         Chapter(1, f"Figures{scale}", "The claims that each figure decides, its picture, and the scores of its runs."),
         *figures,
         Chapter(2, "Training curves", "Each run, in a run set for the figure that uses it first.", curves=True),
-        Chapter(1, f"Verdicts{scale}", _verdicts(study, decisions, changed)),
+        *verdicts,
         Chapter(1, f"What differs from the paper{scale}", points),
         Chapter(1, f"Cost{scale}", cost_text(study)),
-        Chapter(1, f"Conclusion{scale}", _conclusion(study, decisions)),
+        Chapter(1, f"Conclusion{scale}", _conclusion(study, decided[0].decided[study.scale])),
     )
     return Story(study, chapters)
 
@@ -118,12 +118,12 @@ def markdown_claim(decision: Decision) -> str:
     return f"**{decision.claim.name}, {decision.verdict}** ({parts_text(decision) or 'no part'})"
 
 
-def _verdicts(study: Study, decisions: Decisions, changed: str) -> str:
-    rows = []
+def _verdicts(study: Study, family: Family) -> str:
+    decisions, changed, rows = family.decided[study.scale], change_text(family.rules, study.root), []
     for d in decisions:
         parts = "<br>".join(map(part_line, d.parts)) or parts_text(d)
         rows.append([f"{d.claim.name} {d.claim.text}", f"**{d.verdict}**", parts])
-    header = ["claim of the paper", "verdict", "its parts: mean over training runs [95 % interval]"]
+    header = ["claim", "verdict", "its parts: mean over training runs [95 % interval]"]
     how = (
         "Each part gives one number a training run, positive in the claim's favour. Replicated: every counted part "
         "holds. Partly: some do. Not replicated: none holds, and one fails. Open: the runs cannot tell."

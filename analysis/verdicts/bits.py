@@ -17,13 +17,16 @@ _CURVE = ["tokens", "loss", "lr", "gradient_norm"]  # of a run's curve; its othe
 def bits_lines(own: Study, published: Study) -> list[str]:
     """For every experiment of yours, whether its records of the seeds that are published too have the same bits."""
     seeds = own.recorded_seeds()
-    both = sorted(set(seeds) & set(published.recorded_seeds()))
-    if not both:
+    both = {
+        name: sorted(set(own.recorded_seeds([name])) & set(published.recorded_seeds([name])))
+        for name in sorted(set(own.experiments()) & set(published.experiments()), key=experiment_order)
+    }
+    if not any(both.values()):
         return [f"Nothing is published of {seeds_words(seeds)}, so there are no bits to compare."]
     names: dict[str, list[str]] = {}
-    for name in sorted(set(own.experiments()) & set(published.experiments()), key=experiment_order):
-        names.setdefault(compared(own, published, name, both), []).append(experiment_title(name))
-    of = f"the published records of {seeds_words(both)}"
+    for name in filter(both.get, both):
+        names.setdefault(compared(own, published, name, both[name]), []).append(experiment_title(name))
+    of = f"the published records of {seeds_words(sorted(set().union(*both.values())))}"
     words = {
         SAME: f"Same bits as {of}:",
         OTHER_BITS: f"Other bits than {of} (another processor: see dev/LOG.md):",

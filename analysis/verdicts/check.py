@@ -24,8 +24,7 @@ def check(study: Study, rules: Rules) -> list[str]:
     Raises:
         ValueError: when records are of the first protocol, or hold a seed twice.
     """
-    named = {experiment for claim in rules.claims for experiment in claim.experiments}
-    experiments = [name for name in study.experiments() if name in named]
+    experiments = [name for name in study.experiments() if name in rules.experiments]
     lacking = {name: why for name in experiments if (why := _first_protocol(study, name))}
     if lacking:
         name, why = next(iter(lacking.items()))
@@ -36,7 +35,7 @@ def check(study: Study, rules: Rules) -> list[str]:
         )
     for name in experiments:
         _refuse_twice(study, name)
-    return _gaps({name: list(study.manifest(name)["runs"]) for name in experiments}, study.scale)
+    return _gaps({name: list(study.manifest(name)["runs"]) for name in experiments}, rules, study.scale)
 
 
 def _first_protocol(study: Study, experiment: str) -> str:
@@ -66,7 +65,7 @@ def _refuse_twice(study: Study, experiment: str) -> None:
         )
 
 
-def _gaps(folders: Mapping[str, Sequence[str]], scale: str) -> list[str]:
+def _gaps(folders: Mapping[str, Sequence[str]], rules: Rules, scale: str) -> list[str]:
     """Seeds that an experiment, or a run of it, lacks and others have."""
     every = {seed_of(folder) for of_one in folders.values() for folder in of_one}
     lines = []
@@ -74,7 +73,8 @@ def _gaps(folders: Mapping[str, Sequence[str]], scale: str) -> list[str]:
         by_run: dict[str, set[int]] = {}
         for folder in of_one:
             by_run.setdefault(folder.rpartition("-seed")[0], set()).add(seed_of(folder))
-        lacking = {run: sorted(every - seeds) for run, seeds in by_run.items() if every - seeds}
+        wanted = every & rules.seeds_of(experiment)
+        lacking = {run: sorted(wanted - seeds) for run, seeds in by_run.items() if wanted - seeds}
         if lacking:
             run, seeds = next(iter(lacking.items()))
             which = experiment if len(lacking) == len(by_run) else f"{experiment}, run {run},"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from records import Missing, Study
 from pma.json_files import MANIFEST
 from verdicts.judge import VERDICTS as VERDICTS
 from verdicts.judge import Evidence, Judged, Numbers, judge, verdict_of
-from verdicts.rules import Claim, Common, Part, Rules, evidence_functions
+from verdicts.rules import Claim, Common, Part, Rules, all_rules, evidence_functions
 
 SECOND_MEASURES = ("tasks", "choice")  # that a part on text is computed on too
 SEEDS_COLUMNS = ["claim", "part", "column", "seed", "value"]
@@ -112,7 +112,13 @@ def decide(root: Path, rules: Rules, functions: Functions | None = None) -> Deci
         why = claim.tried or next((part.reason for part in parts if part.outcome == "not run"), "")
         verdict = verdict_of(parts, claim.tried)
         decisions.append(Decision(claim, verdict, why, parts, study.cost(claim.experiments)))
-    return Decisions(tuple(decisions), rules.common.confirmatory)
+    wanted = {seed for claim in rules.claims for seed in claim.seeds or rules.common.confirmatory}
+    return Decisions(tuple(decisions), tuple(sorted(wanted)))
+
+
+def recorded(study: Study, rules: Rules) -> bool:
+    """Whether some experiment of these claims has records."""
+    return any(study.has(name, MANIFEST) for name in rules.experiments)
 
 
 def trained_seeds(study: Study, experiments: Sequence[str]) -> set[int]:
@@ -140,7 +146,7 @@ def _gather(study: Study, claim: Claim, common: Common, functions: Functions) ->
         trained = trained_seeds(study, claim.experiments)
     except Missing as missing:
         return [Evidence(claim.name, part, missing=str(missing)) for part in claim.parts]
-    counted = [seed for seed in common.confirmatory if seed in trained]
+    counted = [seed for seed in claim.seeds or common.confirmatory if seed in trained]
     shown = [seed for seed in common.exploratory if seed in trained]
     return [_evidence(study, claim.name, part, counted, shown, functions) for part in claim.parts]
 
@@ -217,6 +223,11 @@ def _check_seeds(index: pd.Index, seeds: Sequence[int], where: str) -> None:
         raise ValueError(f"{where}: gave seed {strange[0]}, which was not asked for")
 
 
+def joined(decided: Iterable[Decisions]) -> Decisions:
+    """Claims of several rules as one list, as claims.csv and seeds.csv hold them."""
+    return Decisions(tuple(decision for decisions in decided for decision in decisions))
+
+
 def published_scales(runs_dir: Path) -> list[str]:
     """Scales with published records, the default one first."""
     scales = sorted(path.parent.name for path in runs_dir.glob("*/published") if path.is_dir())
@@ -233,3 +244,31 @@ def decide_published(runs_dir: Path, rules: Rules) -> dict[str, Decisions]:
     if not scales:
         raise ValueError(f"{runs_dir}: no records published there (SCALE/published)")
     return {scale: decide(runs_dir / scale / "published", rules) for scale in scales}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Claims that share one Holm correction, decided scale by scale."""
+
+    rules: Rules
+    decided: Mapping[str, Decisions]  # by scale
+
+
+def families(runs_dir: Path) -> tuple[Family, Family]:
+    """The paper's claims at every published scale, and what it left open at those with records for it.
+
+    Raises:
+        ValueError: when nothing is published.
+    """
+    claims, beyond = all_rules()
+    decided = decide_published(runs_dir, claims)
+    roots = {scale: runs_dir / scale / "published" for scale in decided}
+    some = {scale: root for scale, root in roots.items() if recorded(Study(root), beyond)}
+    return Family(claims, decided), Family(beyond, {scale: decide(root, beyond) for scale, root in some.items()})
+
+
+def of_scales(decided: Iterable[Family]) -> dict[str, Decisions]:
+    """All claims of every published scale, the paper's first."""
+    decided = list(decided)
+    scales = dict.fromkeys(scale for family in decided for scale in family.decided)
+    return {scale: joined(f.decided[scale] for f in decided if scale in f.decided) for scale in scales}

@@ -1,4 +1,4 @@
-"""docs/claims.md: a section for each claim, from the paper's sentence to our eight numbers."""
+"""docs/claims.md and docs/beyond.md: a section for each claim, from whose sentence it is to our eight numbers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ from records import Study
 from sizes import sizes
 
 from pma.words import experiment_title
-from verdicts.decide import Decision, Decisions
+from verdicts.decide import Decision, Family
 from verdicts.frozen import change_text
 from verdicts.judge import Judged
-from verdicts.rules import Common, Rules
+from verdicts.rules import Common
 from verdicts.tables import counts_text, estimate_text, interim_text, markdown_table, number_text, parts_text, rule_text
 
 FIGURES = Path("figures")  # from docs/claims.md on
 _OUTCOMES = {"not run": "not run", "shown": "shown, not counted"}
 
 
-def claims_sections(decided: Mapping[str, Decisions], studies: Mapping[str, Study], rules: Rules) -> str:
-    """All claims, each with its numbers at every scale, below what holds for all of them."""
+def claims_sections(family: Family, studies: Mapping[str, Study]) -> str:
+    """All claims, each with its numbers at every scale, below what holds for all of them.
+
+    Args:
+        studies: the published records, by scale.
+    """
+    rules = family.rules
+    studies = {scale: study for scale, study in studies.items() if scale in family.decided}
     head = [f"Rules: sha256 `{rules.sha256}`; see [the protocol](protocol.md)."]
-    for scale, decisions in decided.items():
+    if not family.decided:
+        return "\n\n".join([*head, f"Nothing is published: `make {rules.target}` makes the records of a seed."])
+    for scale, decisions in family.decided.items():
         tests = sum(not math.isnan(judged.p) for decision in decisions for judged in decision.counted)
         seeds = listed(decisions.seeds) or "none that counts"
         head.append(f"Scale {scale}, seeds {seeds}: {counts_text(decisions)}. {tests} tests share one Holm correction.")
@@ -38,7 +46,7 @@ def claims_sections(decided: Mapping[str, Decisions], studies: Mapping[str, Stud
         for scale, study in studies.items()
     }
     sections = [
-        _section({scale: decisions[claim.name] for scale, decisions in decided.items()}, scales)
+        _section({scale: decisions[claim.name] for scale, decisions in family.decided.items()}, scales, rules.who)
         for claim in rules.claims
     ]
     return "\n\n".join([*head, *sections])
@@ -54,15 +62,19 @@ class _Scale:
     sizes: Mapping[str, str]  # of runs, as 576k MoE
 
 
-def _section(of_scales: Mapping[str, Decision], scales: Mapping[str, _Scale]) -> str:
-    """One claim: question, design, numbers and pictures of each scale, command."""
+def _section(of_scales: Mapping[str, Decision], scales: Mapping[str, _Scale], who: str) -> str:
+    """One claim: question, design, numbers and pictures of each scale, command.
+
+    Args:
+        who: raised it.
+    """
     claim = next(iter(of_scales.values())).claim
     measure = [f"**What we measure.** {claim.measure}"] if claim.measure else []
     limits = [f"**Design and limits.** {claim.limits}"] if claim.limits else []
     return "\n\n".join(
         [
             f'## <a id="{claim.name.lower()}"></a>{claim.name}. {claim.text}',
-            f"**The paper** ({claim.source}). {claim.paper.removesuffix('.')}.",
+            f"**{who}** ({claim.source}). {claim.paper.removesuffix('.')}.",
             *measure,
             *limits,
             *(_at_scale(decision, scales[scale]) for scale, decision in of_scales.items()),

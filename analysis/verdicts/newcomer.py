@@ -64,7 +64,7 @@ class Beside:
         return f"{name:6} {number_text(self.part, self.number):>8}{place}: {self.part.says}"
 
 
-def closing_lines(own: Study, published: Study, published_seeds: Path, rules: Rules) -> str:
+def closing_lines(own: Study, published: Study, published_seeds: Path, judged: Sequence[Rules]) -> str:
     """What your records say beside the published ones.
 
     Args:
@@ -73,7 +73,7 @@ def closing_lines(own: Study, published: Study, published_seeds: Path, rules: Ru
     seeds = own.recorded_seeds()
     whose = f"of seed {seeds[0]}" if len(seeds) == 1 else f"in the mean over your seeds {listed(seeds)}"
     table = pd.read_csv(published_seeds) if published_seeds.is_file() else pd.DataFrame(columns=SEEDS_COLUMNS)
-    rows = beside(own, published, table, rules)
+    rows = [row for rules in judged for row in beside(own, published, table, rules)]
     compared = [row for row in rows if row.within is not None]
     lines = [f"Each part's number {whose}, and the 95 % prediction interval of the published seeds for it:"]
     lines += [row.line for row in rows]

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from finding import finding
 from formats import listed, minutes, quantity
-from records import ROOT, Study
+from records import BEYOND, ROOT, Study
 from sizes import sizes
 
 from pma.words import count
-from verdicts.decide import Decision, Decisions
+from verdicts.decide import Decision, Family
 from verdicts.judge import Judged
 from verdicts.tables import BITS, counts_text, estimate_text, interim_text, markdown_table, parts_text
 
 DEVIATIONS = ROOT / "docs" / "deviations.md"
 
 
-def blocks(decided: Mapping[str, Decisions], studies: Mapping[str, Study]) -> dict[str, str]:
+def blocks(claims: Family, studies: Mapping[str, Study]) -> dict[str, str]:
     """What the README holds between <!-- NAME:begin --> and <!-- NAME:end -->, by name.
 
     Raises:
@@ -29,7 +29,7 @@ def blocks(decided: Mapping[str, Decisions], studies: Mapping[str, Study]) -> di
     return {
         "finding": finding_block(default),
         "cost": cost_block(default),
-        "claims": claims_block(decided),
+        "claims": claims_block(claims, "docs/claims.md"),
         "sizes": sizes_block(default),
         "deviations": largest_deviations(default),
     }
@@ -42,28 +42,33 @@ def finding_block(study: Study) -> str:
 
 
 def cost_block(study: Study) -> str:
-    """What one seed of everything takes, by the published records."""
-    seeds, cost = study.recorded_seeds(), minutes(study.cost(study.experiments()))
+    """What one seed of `make reproduce` takes, by the published records."""
+    experiments = [name for name in study.experiments() if name not in BEYOND]
+    seeds, cost = study.recorded_seeds(), minutes(study.cost(experiments))
     return (
         f"One seed of everything takes {cost} on 2 cores, without set-up: the middle of the "
         f"{count(len(seeds), 'published seed')} ({listed(seeds)}), some of which ran beside other work."
     )
 
 
-def claims_block(decided: Mapping[str, Decisions]) -> str:
-    """The claims in four columns, for every scale, part by part, and how many have which verdict."""
+def claims_block(family: Family, page: str = "") -> str:
+    """The claims in four columns, for every scale, part by part, and how many have which verdict.
+
+    Args:
+        page: link to the document with a section for each; empty for the one that the block stands in.
+    """
     blocks = []
-    for scale, decisions in decided.items():
+    for scale, decisions in family.decided.items():
         rows = [
             [
                 f"{decision.claim.name}: {decision.claim.text}",
                 "<br>".join(map(_number, decision.counted)),
                 _verdict(decision),
-                f"[{decision.claim.source}](docs/claims.md#{decision.claim.name.lower()})",
+                f"[{decision.claim.source}]({page}#{decision.claim.name.lower()})",
             ]
             for decision in decisions
         ]
-        header = ["the paper's claim", f"our numbers, scale {scale}", "verdict, part by part", "details"]
+        header = ["claim", f"our numbers, scale {scale}", "verdict, part by part", "details"]
         blocks += [f"**{text}**" for text in [interim_text(decisions)] if text]
         blocks += ["\n".join(markdown_table(header, rows)), f"Scale {scale}: {counts_text(decisions)}."]
     return "\n\n".join(blocks)

@@ -1,4 +1,4 @@
-"""The rules of claims.yaml, read and checked: claims, their lettered parts, and what decides each part."""
+"""The rules of claims.yaml and beyond.yaml, read and checked: claims, their lettered parts, what decides each part."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ class Claim:
     measure: str = ""  # what is measured, and why that is the same question
     limits: str = ""
     tried: str = ""  # where what the claim speaks of did not arise: what was tried for it
+    seeds: tuple[int, ...] = ()  # that decide it, where the budget is for fewer than all confirmatory ones
 
     @property
     def command(self) -> str:
@@ -84,21 +85,36 @@ class Claim:
 
 @dataclass(frozen=True)
 class Rules:
-    """claims.yaml."""
+    """claims.yaml or beyond.yaml: claims that share one Holm correction."""
 
     common: Common
     claims: tuple[Claim, ...]
+    path: Path = CLAIMS
+    title: str = ""
+    who: str = ""  # raised the claims
+    target: str = ""  # of make: trains and scores all that they need
     changed_after_data: tuple[
         str, ...
     ] = ()  # a sentence for each rule that changed once confirmatory seeds were trained
     sha256: str = ""  # see rules_hash
 
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """Those that some claim names."""
+        return tuple(dict.fromkeys(name for claim in self.claims for name in claim.experiments))
+
+    def seeds_of(self, experiment: str) -> set[int]:
+        """Seeds that an experiment is to be trained with: those of the claims that name it."""
+        every = {*self.common.exploratory, *self.common.confirmatory}
+        return {s for claim in self.claims if experiment in claim.experiments for s in claim.seeds or every}
+
 
 def rules_hash(path: Path = CLAIMS) -> str:
     """sha256 of what decides, in a file like claims.yaml: shows whether a rule changed after data.
 
-    What decides: the common block, and of each claim its experiments, its parts without `says`, and what was tried. It
-    is hashed as canonical JSON, so that comments, order and wording may be improved, and any change of a rule shows.
+    What decides: the common block, and of each claim its experiments, its parts without `says`, what was tried, and its
+    seeds where they are its own. It is hashed as canonical JSON, so that comments, order and wording may be improved,
+    and any change of a rule shows.
     """
     return _hash(_content(path))
 
@@ -108,6 +124,7 @@ def _hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_ABOUT = ("title", "who", "target")  # of all claims of a file: decide nothing
 _WORDS = ("says", "unit")  # of a part: what it is called, and what its number counts
 
 
@@ -119,14 +136,16 @@ def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
             "experiments": claim.get("experiments"),
             "parts": {letter: {k: v for k, v in part.items() if k not in _WORDS} for letter, part in parts.items()},
             "tried": claim.get("tried", ""),
+            **{key: claim[key] for key in ("seeds",) if key in claim},
         }
     return {"common": content["common"], "claims": claims}
 
 
 def _content(path: Path) -> dict[str, Any]:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if unknown := sorted(set(content) - {"common", "claims", "changed_after_data"}):
-        raise ValueError(f"{path.name}: unknown key {unknown[0]}; known are common, claims, changed_after_data")
+    if unknown := sorted(set(content) - {"common", "claims", "changed_after_data", *_ABOUT}):
+        known = ", ".join(["common", "claims", "changed_after_data", *_ABOUT])
+        raise ValueError(f"{path.name}: unknown key {unknown[0]}; known are {known}")
     return content
 
 
@@ -150,7 +169,14 @@ def load_rules(path: Path = CLAIMS, functions: Container[str] | None = None) -> 
     content = _content(path)
     common = _common(content["common"], f"{path.name}, common")
     claims = (_claim(name, entry, common, functions, path.name) for name, entry in content["claims"].items())
-    return Rules(common, tuple(claims), tuple(content.get("changed_after_data") or ()), _hash(content))
+    about = {key: content.get(key, "") for key in _ABOUT}
+    changed = tuple(content.get("changed_after_data") or ())
+    return Rules(common, tuple(claims), path, **about, changed_after_data=changed, sha256=_hash(content))
+
+
+def all_rules() -> tuple[Rules, Rules]:
+    """The paper's claims, and what it left open."""
+    return load_rules(CLAIMS), load_rules(BEYOND)
 
 
 def _common(entry: Mapping[str, Any], where: str) -> Common:
@@ -168,7 +194,10 @@ def _claim(name: str, entry: Mapping[str, Any], common: Common, functions: Conta
     parts = tuple(_part(letter, part, common, functions, f"{where}, part {letter}") for letter, part in letters.items())
     if not entry.get("tried") and not any(part.counted for part in parts):
         raise ValueError(f"{where}: no part counts; give one a rule other than report, or say under tried what you did")
-    return Claim(name, **{**entry, "experiments": tuple(entry["experiments"]), "parts": parts})
+    seeds = tuple(entry.get("seeds") or ())
+    if strange := sorted(set(seeds) - set(common.confirmatory)):
+        raise ValueError(f"{where}: seeds names {strange[0]}, which is not among the confirmatory ones")
+    return Claim(name, **{**entry, "experiments": tuple(entry["experiments"]), "parts": parts, "seeds": seeds})
 
 
 def _part(letter: str, entry: Mapping[str, Any], common: Common, functions: Container[str], where: str) -> Part:

@@ -8,22 +8,26 @@ from formats import listed, minutes, seeds_words
 from records import Study
 
 from verdicts.decide import Decision, Decisions
-from verdicts.rules import Common
+from verdicts.rules import Rules
 from verdicts.tables import counts_text, part_line
 
 _WIDTH = 112  # of a terminal's lines
 _LABEL = 27  # of them, for a claim's name and verdict
 
 
-def screen(decisions: Decisions, study: Study, common: Common) -> str:
-    """What a terminal shows of a scale's claims."""
+def screen(decisions: Decisions, rules: Rules, study: Study) -> str:
+    """What a terminal shows of a scale's claims.
+
+    Args:
+        rules: that decided them.
+    """
     lines = []
     if study.scale == "smoke":
         lines = ["Scale smoke only proves that everything runs: its numbers and verdicts say nothing about the claims."]
-    if len(decisions.seeds) < common.least_seeds:
-        return "\n".join([*lines, _too_few(decisions, study, common)])
+    if len(decisions.seeds) < rules.common.least_seeds:
+        return "\n".join([*lines, _too_few(decisions, study, rules)])
     lines += [
-        f"The paper's claims at scale {study.scale}, judged over seeds {listed(decisions.seeds)}.",
+        f"{rules.title}, at scale {study.scale}, judged over seeds {listed(decisions.seeds)}.",
         "A number above 0 favours its claim. Behind it stands its 95 % interval over seeds.",
         "",
     ]
@@ -32,15 +36,18 @@ def screen(decisions: Decisions, study: Study, common: Common) -> str:
     return "\n".join([*lines, "", f"In all: {counts_text(decisions)}."])
 
 
-def _too_few(decisions: Decisions, study: Study, common: Common) -> str:
+def _too_few(decisions: Decisions, study: Study, rules: Rules) -> str:
     """Why there are no verdicts: one sentence for all claims."""
-    first = common.confirmatory[: common.least_seeds]
+    least = rules.common.least_seeds
+    first = decisions.confirmatory[:least]
+    there = set(study.experiments())
+    cost = study.cost([name for name in rules.experiments if name in there])
     seeds = ",".join(map(str, sorted({*study.recorded_seeds(), *first})))  # records hold the seeds of one call
     has = seeds_words(decisions.seeds) if decisions.seeds else "none of these"
     text = (
-        f"Verdicts need at least {common.least_seeds} of the seeds {listed(common.confirmatory)}, and these records "
-        f"have {has}. To add some: make reproduce SCALE={study.scale} SEEDS={seeds} "
-        f"({minutes(study.cost(study.experiments()))} a seed)."
+        f"{rules.title}: verdicts need at least {least} of the seeds {listed(decisions.confirmatory)}, and "
+        f"these records have {has}. To add some: make {rules.target} SCALE={study.scale} SEEDS={seeds} "
+        f"({minutes(cost)} a seed)."
     )
     return "\n".join(textwrap.wrap(text, _WIDTH))
 

@@ -44,6 +44,7 @@ class ScaleConfig:
 
     name: str = MISSING
     sequence_length: int = MISSING  # tokens
+    base_batch_tokens: int = MISSING  # batch_tokens of runs that do not choose their own
     batch_tokens: int = MISSING  # tokens per optimizer step
     micro_batches: int = MISSING  # equal parts of a batch; on a CPU they run side by side, one thread each
     main_tokens: int = MISSING  # length of the main MoE run, tokens
@@ -210,6 +211,7 @@ class TrainConfig:
 
     total_tokens: int = MISSING
     part: str = "train"  # of the corpus: train | continued | instruct
+    data_order: int | None = None  # null: the order that the seed gives | a number: another one of the same data
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -219,6 +221,15 @@ class TrainConfig:
     # Alphas of exponential averages that run along: each step, average <- (1 - alpha) average + alpha weights.
     # They do not change the weights; beside each snapshot stands one of each average, RUN/ema-ALPHA/tokens-N.
     online_ema: list[float] | None = None
+    # The weights are kept every so many tokens; with the n-th copy they become the mean of the n, and the copies begin
+    # anew. The optimizer keeps its state (PmaAdamW of MindFormers). null: never
+    overwrite_interval: int | None = None  # tokens
+    overwrite_n: int | None = None  # copies
+    # Reinforcement learning instead of text: questions of a domain of data.generated, sampled answers, a reward for the
+    # right ones. A step still counts scale.batch_tokens tokens. null: text
+    reward_domain: str | None = None
+    reward_questions: int | None = None  # a step
+    reward_answers: int | None = None  # sampled for each question
     snapshot_interval: int = MISSING  # tokens
     # Keep only these of the interval's snapshots, and the last; null keeps all. Does not change the weights, so it is
     # no part of a run's identity: what reads a snapshot that was not kept says which is missing.

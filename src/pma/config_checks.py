@@ -77,6 +77,7 @@ def _check_steps(cfg: DictConfig) -> None:
         "train.checkpoint_interval": train.checkpoint_interval,
         "schedule.warmup_tokens": cfg.schedule.warmup_tokens,
         "schedule.decay_tokens": cfg.schedule.decay_tokens,
+        "train.overwrite_interval": train.overwrite_interval or 0,
         "init.tokens": cfg.init.tokens or 0,
         "stop": cfg.stop or 0,
         **_fork_points(cfg),
@@ -184,7 +185,7 @@ def _check_model(cfg: DictConfig) -> None:
 def _check_choices(cfg: DictConfig) -> None:
     _choose("scale.snapshots", cfg.scale.snapshots, ("all", "needed"))
     _choose("scale.scoring", cfg.scale.scoring, ("memory", "vllm"))
-    _choose("scale.suite", cfg.scale.suite, (None, "proxy", "instruct", "paper"))
+    _choose("scale.suite", cfg.scale.suite, (None, "proxy", "instruct", "reward", "paper"))
     _choose("train.snapshot_dtype", cfg.train.snapshot_dtype, ("float32", "bfloat16"))
     _choose("train.part", cfg.train.part, PARTS)
     _choose("train.optimizer", cfg.train.optimizer, (None, "schedule_free"))
@@ -201,6 +202,16 @@ def _check_limits(cfg: DictConfig) -> None:
     alphas = list(cfg.train.online_ema or [])
     fine = len(set(alphas)) == len(alphas) and all(0 < alpha < 1 for alpha in alphas)
     _require(fine, "train.online_ema", alphas, "give different numbers above 0 and below 1")
+    interval, n = cfg.train.overwrite_interval, cfg.train.overwrite_n
+    together = (interval is None) == (n is None) and (n is None or (n >= 1 and interval > 0))
+    _require(together, "train.overwrite_n", n, "give at least 1, together with train.overwrite_interval in tokens")
+    if (domain := cfg.train.reward_domain) is not None:
+        domains = [generated.domain for generated in cfg.data.generated]
+        mend = f"choose a domain of data.generated: {', '.join(domains)}"
+        _require(domain in domains, "train.reward_domain", domain, mend)
+        questions, answers = cfg.train.reward_questions, cfg.train.reward_answers
+        _require((questions or 0) >= 1, "train.reward_questions", questions, "give at least 1")
+        _require((answers or 0) >= 2, "train.reward_answers", answers, "give at least 2, to compare them")
     _require(minutes is None or minutes > 0, "minutes", minutes, "give more than 0, or null for no limit")
     _require(cfg.threads >= 0, "threads", cfg.threads, "give 0 (all cores of this job) or more")
 

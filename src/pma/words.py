@@ -65,7 +65,7 @@ def run_in_words(cfg: DictConfig) -> str:
     else:
         start = f"the last snapshot of {parent.run}" if parent.n == 1 else f"a merge of {parent.run}"
         work = {"continued": "continued on other text", "instruct": "fine-tuned"}.get(part, "resumed")
-        text = f"{work} from {start}"
+        text = f"{'reinforced' if cfg.train.reward_domain else work} from {start}"
     times = schedule.peak_lr / cfg.scale.peak_lr
     return text if abs(times - 1) < 1e-9 else f"{text}, {times:.3g} × rate"
 

@@ -56,6 +56,15 @@ def decided(nine_seeds, rules):
 
 
 @pytest.fixture(scope="session")
+def decided_families(decided, rules):
+    """The claims of `nine_seeds`, which has no records on what the paper left open."""
+    from verdicts.decide import Family
+    from verdicts.rules import BEYOND, load_rules
+
+    return Family(rules, {"cpu": decided}), Family(load_rules(BEYOND), {})
+
+
+@pytest.fixture(scope="session")
 def published(nine_seeds, decided, tmp_path_factory) -> Path:
     """`nine_seeds` published, as publish.py and claims.py --readme leave it; to be read only."""
     from publish import publish

@@ -27,10 +27,12 @@ SEEDS = (0, *range(2, 10))  # as published
 ITEMS = 6
 STEPS = 120  # of the runs whose curves decide something
 SIZE = {"moe_3b_30b": 2, "moe_10b_100b": 4, "moe_20b_200b": 8, "dense_2b": 2, "dense_8b": 4, "dense_70b": 8}
+BATCH_SIZE = {"batch_half": 0.5, "batch_double": 2, "batch_quadruple": 4}
 RATE = {"lr_quarter": 0.25, "lr_half": 0.5, "lr_double": 2, "lr_quadruple": 4}
 AXES = {
     "proxy": ("code", "reasoning", "knowledge", "math"),
     "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood"),
+    "reward": ("reasoning",),
 }
 CURVES = ("continued_", "sft_", "lr_", "dense_411m")
 EARLY = {"wma": 0.5, "ema_0.2": 0.7, "ema_0.1": 1.2}  # how much of SMA's excess a method has at the first point
@@ -54,13 +56,19 @@ class World:
         """True score of a model."""
         heat = self.heat * (1 + self.between * (-1) ** seed)
         level = 3 - 0.05 * math.log(point + 1)
+        if experiment == "post_training":  # a merge is as much better than its last model as it is rewarded less
+            return level - 0.02 * self.sign * (method != "last")
+        if experiment == "merged_orders":
+            return level - 0.02 * self.sign * (method != "last")
+        if experiment == "overwritten" and run == "moe_main_overwritten":
+            method, n = "sma", 10  # as good as the merge aside
         if run.startswith("sft_"):
             return level - 0.02 * self.sign * (("pma" in run) - ("annealed" in run))
         if run.startswith("continued"):
             return level
         if experiment in ("anytime", "averages") and (run != "moe_main" or method == "1-sqrt"):
             return level + heat * (0.02 if method == "1-sqrt" else 0.1)
-        heat *= RATE.get(run, 1) ** 0.5 * (1 - 0.9 * self._annealed(run, point))
+        heat *= RATE.get(run, 1) ** 0.5 / BATCH_SIZE.get(run, 1) * (1 - 0.9 * self._annealed(run, point))
         if method == "last":
             return level + heat
         if experiment == "averaged_decay":
@@ -163,6 +171,8 @@ def _score(
     experiment: str, run: str, seed: int, point: float, recipe: dict[str, Any], suite: str, world: World
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     n, interval, alpha = recipe.get("n", 1), recipe.get("interval", 1), recipe.get("alpha")
+    if others := recipe.get("others"):
+        n, interval = 1 + len(others), 0
     method = recipe["method"] + (f"_{alpha:g}" if alpha else "")
     key = {"run": run, "seed": seed, "tokens": round(point * V), "method": method, "n": n}
     key |= {"interval": round(interval * V), "suite": suite}
@@ -170,6 +180,9 @@ def _score(
     bits = world.bits(experiment, run, seed, point, method, n, interval) + noise
     tasks = bits if world.tasks_sign > 0 else 6 - bits
     values = {("average", "bits_per_byte"): tasks, ("average", "choice"): bits, ("average", "acc"): 0.9 - tasks / 6}
+    if suite == "reward":
+        values = {("average", "reward"): bits - 2.5}
+        return [{**key, "task": task, "metric": metric, "value": value} for (task, metric), value in values.items()], []
     values |= {(axis, metric): values["average", metric] for axis in AXES[suite] for metric in ("bits_per_byte", "acc")}
     if suite == "proxy":
         values |= {("heldout", "bits_per_byte"): bits, ("heldout_code", "bits_per_byte"): bits}
@@ -207,7 +220,8 @@ def _write_curvature(out: Path, seeds: Sequence[int], world: World, measurement:
 
     Both are in proportion to the size and the learning rate of the run.
     """
-    factor = SIZE.get(measurement["run"], 1) * RATE.get(measurement["run"], 1)
+    run = measurement["run"]
+    factor = SIZE.get(run, 1) * RATE.get(run, 1) / BATCH_SIZE.get(run, 1)
     end, windows = measurement["end"] * V, [(w["n"], round(w["interval"] * V)) for w in measurement["windows"]]
     points = sorted({end - i * interval for n, interval in windows for i in range(n)})
     cross = 1 - 0.5 * world.sign
@@ -218,10 +232,10 @@ def _write_curvature(out: Path, seeds: Sequence[int], world: World, measurement:
         for n, interval in windows:
             gain = factor * (n - 1) * n * (1 - cross) / (2 * n**2)  # (right - left) / (2 k^2)
             losses.append((seed, "merged", n, interval, end, 3.0 - gain * (1 + 0.01 * (-1) ** seed)))
-    run = {"run": measurement["run"]}
-    terms_table = pd.DataFrame(terms, columns=["seed", "term", "i", "j", "value"]).assign(**run)
+    of_run = {"run": run}
+    terms_table = pd.DataFrame(terms, columns=["seed", "term", "i", "j", "value"]).assign(**of_run)
     _add_rows(terms_table, out / "curvature_terms.csv")
-    losses_table = pd.DataFrame(losses, columns=["seed", "what", "n", "interval", "tokens", "value"]).assign(**run)
+    losses_table = pd.DataFrame(losses, columns=["seed", "what", "n", "interval", "tokens", "value"]).assign(**of_run)
     _add_rows(losses_table, out / "curvature_losses.csv")
 
 
@@ -241,7 +255,7 @@ def write_run(folder: Path, run: str, seed: int, world: World) -> None:
     """Config, manifest and curve of a run."""
     out = folder / f"{run}-seed{seed}"
     out.mkdir()
-    kind = "dense" if run.startswith(("dense", "lr")) else "moe"
+    kind = "dense" if run.startswith(("dense", "lr", "batch")) else "moe"
     model = run if run in SIZE else _parent(run) or ("dense_411m" if kind == "dense" else "moe_main")
     parent = _parent(run)
     config = {

@@ -9,7 +9,7 @@ from drawing.find import describe
 from records import Study
 from synthetic_world import World, experiments, write_world
 from verdicts.decide import Decisions, decide
-from verdicts.evidence.beyond import BUDGETS, CONSTANT_RUNS, DECAYS
+from verdicts.evidence.beyond import BATCHES, BUDGETS, CONSTANT_RUNS, DECAYS, ORDERS
 from verdicts.rules import BEYOND, CLAIMS, load_rules
 
 SEEDS = range(2, 6)
@@ -66,10 +66,15 @@ def test_the_decays_and_runs_are_those_of_the_experiments():
     forks = [(part["runs"][0], part["points"][0]) for part in by_name["averaged_decay"]["parts"]]
     assert forks == [fork for of_length in DECAYS.values() for fork in of_length]
     assert tuple(m["run"] for m in by_name["predicted_gain"]["measurements"]) == CONSTANT_RUNS
+    assert tuple(m["run"] for m in by_name["batch_size"]["measurements"]) == tuple(BATCHES)
+    assert tuple(by_name["merged_orders"]["parts"][0]["runs"]) == ORDERS
     assert by_name["anytime"]["parts"][0]["points"] == by_name["averages"]["parts"][0]["points"] == [*BUDGETS]
 
 
-@pytest.mark.parametrize("name", ["anytime", "averages", "averaged_decay", "tuned_after_annealing", "steady_gain"])
+NAMES = [experiment["name"] for experiment in experiments("experiment/beyond")]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_question_has_a_figure_of_its_own(records, name):
     figure = describe(Study(records), name)
     assert figure.see and all(len(series.x) for panel in figure.panels for series in panel.series)

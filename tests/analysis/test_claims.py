@@ -109,7 +109,7 @@ def test_the_example_of_the_protocol_gives_the_published_interval(decided, tmp_p
 
 
 def test_the_screen_shows_every_part(decided, nine_seeds, rules):
-    text = " ".join(screen(decided, Study(nine_seeds), rules.common).split())
+    text = " ".join(screen(decided, rules, Study(nine_seeds)).split())
     assert "judged over seeds 2 to 9" in text and text.endswith("In all: 20 replicated.") or "condition" in text
     for decision in decided:
         for judged in decision.parts:
@@ -118,6 +118,6 @@ def test_the_screen_shows_every_part(decided, nine_seeds, rules):
 
 def test_too_few_seeds_are_said_in_one_sentence(own, rules):
     root = own(0, 2) / "cpu"
-    text = screen(decide(root, rules), Study(root), rules.common)
+    text = screen(decide(root, rules), rules, Study(root))
     assert "C1" not in text and text.count("at least 3") == 1
     assert "SEEDS=0,2,3,4" in " ".join(text.split())

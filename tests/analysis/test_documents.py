@@ -17,7 +17,7 @@ import verify
 from records import Study
 from run_script import call, change_rows
 from verdicts import readme
-from verdicts.decide import Decisions
+from verdicts.decide import Decisions, Family
 from verdicts.document import claims_sections
 from verdicts.frozen import published_hash
 from verdicts.readme import claims_block
@@ -28,6 +28,7 @@ from pma.files import write_json
 BLOCKS = {
     "README.md": ("finding", "cost", "claims", "sizes", "deviations"),
     "docs/claims.md": ("claims",),
+    "docs/beyond.md": ("questions", "beyond", "trials"),
     "docs/choosing.md": ("windows",),
     "docs/deviations.md": ("largest",),
 }
@@ -37,7 +38,7 @@ CLAIMS = [f"C{i}" for i in range(1, 22)]
 
 
 @pytest.fixture
-def repository(published, decided, tmp_path, monkeypatch) -> tuple[Path, Path]:
+def repository(published, decided_families, tmp_path, monkeypatch) -> tuple[Path, Path]:
     """A runs folder with published records, and a folder whose documents are written from them."""
     runs, root = tmp_path / "runs", tmp_path / "repository"
     shutil.copytree(published, runs / "cpu" / "published")
@@ -50,7 +51,7 @@ def repository(published, decided, tmp_path, monkeypatch) -> tuple[Path, Path]:
     monkeypatch.setattr(readme, "finding_block", lambda study: "**The finding.**")  # as do these
     monkeypatch.setattr(documents, "choosing_blocks", lambda *_: {"windows": "the best window"})
     with monkeypatch.context() as context:
-        context.setattr(claims, "decide_published", lambda *_: {"cpu": decided})
+        context.setattr(claims, "families", lambda *_: decided_families)
         call(context, claims, "--readme", f"--runs-dir={runs}", f"--readme-path={root / 'README.md'}")
     return runs, root
 
@@ -84,12 +85,14 @@ def test_verify_passes_what_was_written_and_names_every_drift(repository, monkey
         assert any(name in line and was in line for line in found), name
 
 
-def test_documents_without_markers_and_unpublished_records_are_errors(repository, decided, tmp_path, monkeypatch):
+def test_documents_without_markers_and_unpublished_records_are_errors(
+    repository, decided_families, tmp_path, monkeypatch
+):
     runs, root = repository
     arguments = ["--readme", f"--readme-path={root / 'README.md'}"]
     with pytest.raises(SystemExit, match="no records published"):
         call(monkeypatch, claims, *arguments, f"--runs-dir={tmp_path / 'own'}")
-    monkeypatch.setattr(claims, "decide_published", lambda *_: {"cpu": decided})
+    monkeypatch.setattr(claims, "families", lambda *_: decided_families)
     before = (root / "README.md").read_text()
     (root / "docs" / "claims.md").write_text("no markers\n")
     with pytest.raises(SystemExit, match="claims.md: no lines <!-- claims:begin"):
@@ -100,9 +103,10 @@ def test_documents_without_markers_and_unpublished_records_are_errors(repository
     assert (root / "README.md").read_text() == before
 
 
-def test_the_readme_has_four_columns_and_every_verdict_its_parts(decided):
+def test_the_readme_has_four_columns_and_every_verdict_its_parts(decided, rules):
     partly = replace(decided["C1"], parts=(decided["C1"].parts[0], replace(decided["C1"].parts[1], outcome="fails")))
-    block = claims_block({"cpu": Decisions((replace(partly, verdict="partly"), *decided.claims[1:]))})
+    decisions = Decisions((replace(partly, verdict="partly"), *decided.claims[1:]))
+    block = claims_block(Family(rules, {"cpu": decisions}), "docs/claims.md")
     rows = [line for line in block.splitlines() if line.startswith("| C")]
     assert len(rows) == len(decided) and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
     assert "**partly**<br>a holds: on average over the sizes<br>b fails: at every size |" in rows[0]
@@ -110,7 +114,8 @@ def test_the_readme_has_four_columns_and_every_verdict_its_parts(decided):
 
 
 def test_the_document_has_every_seeds_number_with_the_exploratory_ones_in_parentheses(decided, published, rules):
-    text = claims_sections({"cpu": decided, "gpu": decided}, dict.fromkeys(("cpu", "gpu"), Study(published)), rules)
+    family = Family(rules, {"cpu": decided, "gpu": decided})
+    text = claims_sections(family, dict.fromkeys(("cpu", "gpu"), Study(published)))
     section = text.split("## <a id=")[5]
     assert section.startswith('"c5"') and "**Scale gpu: replicated.** a holds; b holds; c holds." in section
     assert "| part | of | (0) | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 |" in section
@@ -125,11 +130,12 @@ def test_the_document_has_every_seeds_number_with_the_exploratory_ones_in_parent
 def test_a_condition_that_was_not_reached_says_what_was_tried(decided, published, rules):
     claim = replace(rules.claims[0], parts=(), tried="twenty rates on seeds 100 to 103", limits="one machine")
     decision = replace(decided["C1"], claim=claim, parts=(), verdict="condition not reached", why=claim.tried)
-    tried, one = Decisions((decision,)), replace(rules, claims=(claim,))
-    text = claims_sections({"cpu": tried}, {"cpu": Study(published)}, one)
+    tried = Decisions((decision,))
+    family = Family(replace(rules, claims=(claim,)), {"cpu": tried})
+    text = claims_sections(family, {"cpu": Study(published)})
     assert "**Scale cpu: condition not reached.** twenty rates on seeds 100 to 103." in text
     assert "**Design and limits.** one machine" in text and "claims/C1.svg" not in text
-    assert "**condition not reached**: twenty rates" in claims_block({"cpu": tried})
+    assert "**condition not reached**: twenty rates" in claims_block(family)
     row = result_table(tried, "cpu").iloc[0]
     assert (row["claim"], row["verdict"], row["reason"]) == ("C1", "condition not reached", claim.tried)
 

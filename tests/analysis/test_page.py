@@ -13,9 +13,10 @@ from page.story import markdown_claim
 from records import Study
 from verdicts.decide import Decision
 from verdicts.judge import Evidence, Numbers, judge, verdict_of
-from verdicts.rules import Claim, Common, Part
+from verdicts.rules import Claim, Common, Part, Rules
 
 COMMON = Common(0.05, 3, (0, 1), (2, 3, 4, 5), {"text": 0.005, "tasks": 0.005}, 1 / 3)
+RULES = Rules(COMMON, (), who="The paper")
 SEEDS = [2, 3, 4, 5]
 
 
@@ -44,7 +45,7 @@ def decision() -> Decision:
 
 
 def test_a_claim_shows_every_part_with_letter_number_outcome_and_contradiction(decision):
-    fields = claim_fields(decision, "cpu", ["figure_1"], COMMON)
+    fields = claim_fields(decision, "cpu", ["figure_1"], RULES)
     a, b, c = fields["parts"]
     assert fields["verdict"] == "partly" and fields["figures"] == [("cpu-figure_1", "Figure 1")]
     assert (a["letter"], a["outcome"], a["number"]) == ("a", "holds", "+0.100 [+0.096, +0.104]")
@@ -56,21 +57,21 @@ def test_a_claim_shows_every_part_with_letter_number_outcome_and_contradiction(d
 
 
 def test_every_number_stands_there_by_seed_and_what_does_not_count_in_parentheses(decision):
-    head, *rows = claim_fields(decision, "cpu", [], COMMON)["seeds"]
+    head, *rows = claim_fields(decision, "cpu", [], RULES)["seeds"]
     assert head == ["part", "(0)", "2", "3", "4", "5"]
     assert rows[0] == ["a", "+0.493", "+0.097", "+0.099", "+0.101", "+0.103"]
     assert [row[0] for row in rows] == ["a", "b: 1.3B/13B", "b: 3B/30B", "c"] and rows[1][1] == ""
 
 
 def test_a_claim_unfolds_to_a_row_of_dots_for_each_number(decision):
-    strips = claim_fields(decision, "cpu", [], COMMON)["strips"]
+    strips = claim_fields(decision, "cpu", [], RULES)["strips"]
     assert len(strips["panels"]) == 2  # bits per byte, and a share
     assert strips["panels"][0]["strip"] > strips["panels"][1]["strip"] > 0  # a row each for a, and b's two sizes
 
 
 def test_a_claim_whose_condition_was_not_reached_says_what_was_tried():
     claim = Claim("C13", "Figure 7", "A restart gets past it", "It does", ("figure_7",), tried="Six ways. None did")
-    fields = claim_fields(Decision(claim, "condition not reached", claim.tried), "gpu", [], COMMON)
+    fields = claim_fields(Decision(claim, "condition not reached", claim.tried), "gpu", [], RULES)
     assert fields["why"] == "Six ways. None did" and fields["parts"] == [] and fields["strips"] is None
     assert fields["anchor"] == "C13-gpu" and fields["command"].endswith(" SCALE=gpu") and fields["cost"] == ""
 

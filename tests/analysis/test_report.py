@@ -22,7 +22,7 @@ from page.captions import said_once
 from page.paper import beside
 from records import Study
 from run_script import call
-from verdicts.decide import VERDICTS, decide
+from verdicts.decide import VERDICTS, decide, families
 from verdicts.readme import deviations
 from verdicts.rules import load_rules
 from verdicts.tables import parts_text
@@ -111,8 +111,9 @@ def test_every_number_of_a_claim_is_the_judged_one(page, runs_dir):
 
 def test_rules_that_changed_after_the_data_are_said_to(write_study, tmp_path, monkeypatch):
     write_study(tmp_path / "cpu" / "published")
-    rules = replace(load_rules(), changed_after_data=("C13 has another condition",))
-    monkeypatch.setattr(build, "load_rules", lambda: rules)
+    claims, beyond = families(tmp_path)
+    said = replace(claims, rules=replace(claims.rules, changed_after_data=("C13 has another condition",)))
+    monkeypatch.setattr(build, "families", lambda _: (said, beyond))
     text = build.build(tmp_path)
     assert text.index("C13 has another condition") < text.index('id="claims-table"')
 
@@ -320,7 +321,7 @@ def test_the_wandb_report_has_each_figure_once_and_the_curves_once(runs_dir, tmp
     plots = [panel["config"] for panel in curves["metadata"]["panelBankSectionConfig"]["panels"]]
     assert {plot["groupBy"] for plot in plots} == {"run_name.value"}  # a line is the mean over seeds
     heads = [b["children"][0]["text"] for b in spec["blocks"] if b["type"] == "heading" and b["level"] == 1]
-    assert heads == ["Finding", "Figures", "Verdicts", "What differs from the paper", "Cost", "Conclusion"]
+    assert heads == ["Finding", "Figures", "The paper's claims", "What differs from the paper", "Cost", "Conclusion"]
 
 
 def test_the_report_in_markdown_reads_alone(small_dir, tmp_path):

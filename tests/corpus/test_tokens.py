@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pma.corpus.tokens import TokenDataset
+from pma.corpus.tokens import TokenDataset, order_seed
 
 
 @given(seed=st.integers(0, 5), step=st.integers(0, 500), length=st.sampled_from([4, 8]), batch=st.integers(1, 5))
@@ -39,3 +39,9 @@ def test_batches_are_a_pure_function_of_seed_and_step(
         TokenDataset(folder, seed, 64, 8)
     with pytest.raises(ValueError, match="has no part continued; set data.continued"):
         TokenDataset(folder, seed, length, batch, "continued")
+
+
+def test_another_order_of_the_same_data_has_a_seed_of_its_own():
+    assert order_seed(3, None) == 3
+    assert len({order_seed(seed, order) for seed in (2, 3) for order in (None, 1, 2)}) == 6
+    assert order_seed(3, 1) == order_seed(3, 1)

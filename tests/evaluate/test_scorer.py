@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 
@@ -21,7 +22,9 @@ def _by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
     return {(score.task, score.metric): score for score in scores}
 
 
-@pytest.mark.parametrize(("kind", "name"), [("dense", "proxy"), ("moe", "proxy"), ("moe", "instruct")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("dense", "proxy"), ("moe", "proxy"), ("moe", "instruct"), ("moe", "reward")]
+)
 def test_scores_are_those_of_lm_eval(make_model, kind, name, corpus, tokenizer, tmp_path):
     model = make_model(kind)
     ours = _by_name(Scorer(load_suite(name, corpus), model, tokenizer, tmp_path / "cache").score("w"))
@@ -40,6 +43,16 @@ def test_scores_are_those_of_lm_eval(make_model, kind, name, corpus, tokenizer, 
         assert score.n == reference["sample_len"]
         if reference[f"{metric}_stderr,none"] != "N/A":
             assert score.stderr == pytest.approx(reference[f"{metric}_stderr,none"], rel=1e-4)
+
+
+def test_a_reward_is_the_probability_of_the_right_answer_and_its_end(corpus):
+    suite = load_suite("reward", corpus)
+    lines = (corpus / "items" / "instruct" / "reasoning.jsonl").read_text().splitlines()
+    for line, requests in zip(lines, suite.requests["pma_reward_reasoning"], strict=True):
+        item = json.loads(line)
+        assert requests[0].args == (item["context"], item["choices"][item["answer"]] + "<|endoftext|>")
+        task = suite.tasks["pma_reward_reasoning"]
+        assert task.process_results(item, [(-0.5, False)]) == {"reward": math.exp(-0.5)}
 
 
 def test_averages_are_unweighted_means_of_independent_tasks(make_model, suite, tokenizer, tmp_path):

@@ -37,6 +37,20 @@ def test_experiment_beyond_is_every_file_of_its_folder(compose_job):
     assert {*names} == {path.stem for path in (CONF_DIR / "experiment" / "beyond").glob("*.yaml")}
 
 
+def test_a_merge_of_several_runs_takes_one_snapshot_of_each():
+    merged = part(runs=["a"], points=[2], recipes=[RecipeConfig("sma", others=["b", "c"])])
+    assert recipes(merged, 512) == [Recipe("sma", 3, 0, 1024, None, ("b", "c"))]
+    scored = part(runs=["a", "b"], points=[2], recipes=[RecipeConfig("last")])
+    with pytest.raises(ValueError, match=r"others=\['b', 'c'\]: they go with n: 1, and are runs scored at the same"):
+        check_experiment(named("study", parts=[merged, scored]))
+    check_experiment(named("study", parts=[merged, part(runs=["b", "c"], points=[1, 2])]))
+
+
+def test_an_experiment_without_others_is_defined_as_before_there_were_any(compose_job):
+    recipe = definition(compose_job("experiment=figure_3").experiment)["parts"][0]["recipes"][0]
+    assert set(recipe) == {"method", "n", "interval", "alpha", "points"}
+
+
 def test_a_study_of_ones_own_joins_experiment_all_by_its_file_alone(compose_job, monkeypatch, tmp_path):
     (tmp_path / "experiment" / "beyond").mkdir(parents=True)
     for name in ("figure_2", "my_study", "all", "beyond/other"):

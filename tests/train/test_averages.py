@@ -15,6 +15,7 @@ from pma.snapshot import verify
 
 STEPS = ["train.total_tokens=7680", "train.snapshot_interval=256", "train.checkpoint_interval=2560"]
 EMA = [*STEPS, "train.online_ema=[0.1,0.02]"]
+OVER = [*STEPS, "train.overwrite_interval=512", "train.overwrite_n=3"]
 FREE = [*STEPS, "train.optimizer=schedule_free", "schedule.peak_lr=1e-2"]
 
 
@@ -96,6 +97,33 @@ def test_the_state_of_another_optimizer_is_refused(shared_lab, request, kept, wa
     checkpoint = max(checkpoints(request.getfixturevalue(kept)).items())[1]
     with pytest.raises(ValueError, match="state of another optimizer; give train.optimizer"):
         shared_lab.train(f"init.checkpoint={checkpoint}", f"run_id=other_{wanted}", f"train.optimizer={wanted}")
+
+
+@pytest.fixture(scope="module")
+def overwritten(shared_lab):
+    """A run whose weights are overwritten every 1536 tokens."""
+    return shared_lab.train(*OVER, "run_id=overwritten")
+
+
+def test_weights_are_overwritten_by_the_mean_of_their_copies(shared_lab, overwritten, assert_same_bits):
+    """Right after it a snapshot is the mean of three: two snapshots, and the one that is overwritten."""
+    alone = shared_lab.train(*STEPS, "run_id=left_alone")
+    for at in (512, 1024):  # no overwriting yet
+        assert_same_bits(weights_in(snapshots(overwritten)[at]), weights_in(snapshots(alone)[at]))
+    copies = [weights_in(snapshots(alone)[at]) for at in (512, 1024, 1536)]
+    mean = {name: (sum(copy[name].double() for copy in copies) / 3).float() for name in copies[0]}
+    assert_close(weights_in(snapshots(overwritten)[1536]), mean, rtol=1e-6, atol=1e-7)
+
+
+def test_a_stopped_run_goes_on_with_its_copies(shared_lab, overwritten, last_weights, assert_same_bits):
+    options = [*OVER, "run_id=stopped_copies"]
+    shared_lab.train(*options, "stop=2560")  # with two of three copies taken
+    assert_same_bits(last_weights(shared_lab.train(*options)), last_weights(overwritten))
+
+
+def test_copies_without_an_interval_are_refused(shared_lab):
+    with pytest.raises(ValueError, match="train.overwrite_n=3: .*with train.overwrite_interval"):
+        shared_lab.train("train.overwrite_n=3", "run_id=impossible")
 
 
 @pytest.mark.parametrize("alphas", ["[1.0]", "[0.0]", "[0.1,0.1]"])

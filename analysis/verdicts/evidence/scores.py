@@ -19,6 +19,7 @@ MEASURES = {
     "tasks": ("average", "bits_per_byte", 1),
     "choice": ("average", "choice", 1),
     "accuracy": ("average", "acc", -1),
+    "reward": ("average", "reward", -1),
 }
 SUITE = "proxy"
 _CLAIMS = Path(__file__).resolve().parents[2] / "claims.yaml"
@@ -30,7 +31,7 @@ class Scores:
     Args:
         study: the records.
         experiment: whose records are read, and nothing else.
-        measure: text | tasks | choice | accuracy.
+        measure: text | tasks | choice | accuracy | reward.
         suite: of lm-eval tasks.
         task: takes the place of the measure's own, as for one axis of a suite.
     """
@@ -105,6 +106,11 @@ class Scores:
     def gain(self, run: str, seed: int, at: float, n: int = 10, interval: float = 1) -> float:
         """Score that the mean of snapshots saves over the last of them."""
         return self.last(run, seed, at) - self.sma(run, seed, at, n, interval)
+
+    def merged_at(self, run: str, seed: int) -> list[float]:
+        """Points, in V, at which merges of a run were scored."""
+        keys = {key for key in self._values if key[:2] == (run, seed) and key[3] != "last"}
+        return sorted({tokens / self.unit for _, _, tokens, *_ in keys})
 
     def windows(self, run: str, seed: int, at: float, method: str = "sma") -> list[tuple[int, float]]:
         """(N, V) of the merges by one method that were scored at a point, by V and N.

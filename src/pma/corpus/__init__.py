@@ -12,9 +12,11 @@ _MODULES = {
     "TokenDataset": "tokens",
     "batches": "tokens",
     "mixing_weights": "mix",
+    "order_seed": "tokens",
     "prepare": "build",
     "prepare_part": "build",
     "require_intact": "intact",
+    "reward_questions": "rewarded",
 }
 __all__ = list(_MODULES)
 

@@ -13,6 +13,7 @@ from pma.corpus.clean import Document
 _STRIDE = 100_000_000  # for a part of the text; its tasks share it, else they would ask about the same numbers
 _CHUNK = 10_000  # examples of one dataset object: some of them prepare all they may be asked for
 _PARTS = {"train": 1, "heldout": 2, "items": 3, "instruct": 4, "instruct_items": 5}
+_FRESH = 10_000  # strides: beyond all parts
 _DOCUMENT_CHARACTERS = 1024
 
 
@@ -57,9 +58,9 @@ def generate(
     Raises:
         ValueError: a task has too few distinct questions, or only questions longer than max_question.
     """
-    items = _distinct(config, seed, "items", config.items, set())
+    items = _distinct(_streams(config, seed, "items"), config.items, set())
     asked = {q.question for q in items}
-    more_items = _distinct(config, seed, "instruct_items", instruct_items, asked)
+    more_items = _distinct(_streams(config, seed, "instruct_items"), instruct_items, asked)
     asked |= {q.question for q in more_items}
     heldout, _ = _questions_of(config, seed, "heldout", heldout_bytes, asked)
     asked |= {q.question for q in heldout}
@@ -75,9 +76,13 @@ def generate(
     )
 
 
-def _distinct(config: GeneratedConfig, seed: int, part: str, count: int, excluded: set[str]) -> list[Question]:
+def fresh(config: GeneratedConfig, seed: int, count: int, excluded: set[str]) -> list[Question]:
+    """`count` distinct questions of a domain, of draws that no part of any corpus uses, without `excluded` ones."""
+    return _distinct(_streams_from(config, (_FRESH + seed % 1000) * _STRIDE), count, excluded)
+
+
+def _distinct(streams: dict[str, Iterator[Question]], count: int, excluded: set[str]) -> list[Question]:
     """`count` questions, shared equally between the tasks."""
-    streams = _streams(config, seed, part)
     distinct: dict[str, Question] = {}
     for index, name in enumerate(streams):
         left = (count + len(streams) - 1 - index) // len(streams)
@@ -125,7 +130,10 @@ def _documents(domain: str, part: str, questions: list[Question]) -> list[Docume
 
 
 def _streams(config: GeneratedConfig, seed: int, part: str) -> dict[str, Iterator[Question]]:
-    first = (seed % 1000 * len(_PARTS) + _PARTS[part]) * _STRIDE
+    return _streams_from(config, (seed % 1000 * len(_PARTS) + _PARTS[part]) * _STRIDE)
+
+
+def _streams_from(config: GeneratedConfig, first: int) -> dict[str, Iterator[Question]]:
     share = _STRIDE // len(config.tasks)
     return {
         name: _questions(name, task, range(first + number * share, first + (number + 1) * share), config.max_question)

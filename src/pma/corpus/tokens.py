@@ -26,7 +26,7 @@ class TokenDataset:
 
     Args:
         corpus_dir: a corpus folder.
-        seed: of the order.
+        seed: of the order; see `order_seed`.
         sequence_length: tokens.
         batch_sequences: sequences a batch.
         part: train, continued (the shifted mix of continued training) or instruct (fine-tuning, where only the
@@ -108,6 +108,11 @@ class TokenDataset:
         if self._learnt is not None:
             targets[self._learnt[places + 1] == 0] = IGNORED
         return self._data[places].astype(np.int64), targets
+
+
+def order_seed(seed: int, order: int | None) -> int:
+    """The seed of a run's data order: the run's own, or with a number (train.data_order) another one of that run."""
+    return seed if order is None else int(np.random.SeedSequence([seed, order]).generate_state(1)[0])
 
 
 def batches(

@@ -155,7 +155,7 @@ def load_suite(name: str, corpus_dir: Path | None = None, limit: int | None = No
     """Build a suite.
 
     Args:
-        name: proxy | instruct (from the corpus' own items, no network) | paper (from the Hugging Face hub).
+        name: proxy | instruct | reward (from the corpus' own items, no network) | paper (from the Hugging Face hub).
         corpus_dir: folder with items/ and heldout/; all but the paper suite need it.
         limit: first documents a task; None takes all.
 
@@ -203,7 +203,7 @@ def load_text(path: Path, limit: int | None = None) -> Suite:
 def _load_of_corpus(name: str, corpus_dir: Path, limit: int | None) -> Suite:
     check_corpus(name, corpus_dir)
     files = data_files(name, corpus_dir)
-    axes = {metric: [Row(prefix(name) + a, f"{metric},none") for a in AXES[name]] for metric in ITEM_METRICS}
+    axes = {metric: [Row(prefix(name) + a, f"{metric},none") for a in AXES[name]] for metric in ITEM_METRICS[name]}
     heldout = [Row(task, "bits_per_byte,none") for task in files if HELDOUT in task]
     averages = [Average("average", metric, tuple(rows)) for metric, rows in axes.items()]
     if heldout:

@@ -1,4 +1,4 @@
-"""The suites of a corpus, proxy and instruct, as lm-eval tasks: what their YAML says and how an item is scored.
+"""The suites of a corpus, proxy, instruct and reward, as lm-eval tasks: what their YAML says and how an item is scored.
 
 An item is {"context", "choices", "answer", "source"}. Each choice is scored as the continuation of the context, by
 plain concatenation. Three metrics:
@@ -9,6 +9,11 @@ plain concatenation. Three metrics:
   it moves where accuracy is still at chance (as the correct-answer losses of arXiv 2406.04391 and 2508.13144).
 - `choice`: -log2 of the right choice's share of the likelihood of all choices of the item. Lower is better; log2 of the
   number of choices is chance. Unlike `bits_per_byte` it does not improve where all choices become likelier alike.
+
+Suite reward has one metric more, of items of suite instruct:
+
+- `reward`: the probability that an answer sampled at temperature 1 is the right one, its end included: the expected
+  reward of reinforcement learning on such questions. Higher is better.
 """
 
 from __future__ import annotations
@@ -23,10 +28,16 @@ from pma.files import write_text
 AXES = {
     "proxy": ("code", "reasoning", "knowledge", "math"),
     "instruct": ("math", "reasoning", "knowledge", "dialogue", "ood"),
+    "reward": ("reasoning",),
 }
+_ITEMS = {"reward": "instruct"}  # of a suite that has none of its own
 HELDOUT = "heldout_"
 TEXT = "text"  # the task of a user's own text
-ITEM_METRICS = ("acc", "bits_per_byte", "choice")  # of an axis; held-out text has bits per byte alone
+ITEM_METRICS = {  # of an axis; held-out text has bits per byte alone
+    "proxy": ("acc", "bits_per_byte", "choice"),
+    "instruct": ("acc", "bits_per_byte", "choice"),
+    "reward": ("reward",),
+}
 
 _AXIS = """\
 task: {task}
@@ -59,6 +70,21 @@ metric_list:
 metadata: {{version: 1}}
 """
 
+_REWARD = """\
+task: {task}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {path}}}}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: context
+doc_to_target: "{{{{choices[answer]}}}}<|endoftext|>"
+target_delimiter: ""
+process_results: !function pma.evaluate.tasks.reward
+metric_list:
+  - {{metric: reward, aggregation: mean, higher_is_better: true}}
+metadata: {{version: 1}}
+"""
+
 _GROUP = """\
 group: {group}
 task:
@@ -68,12 +94,6 @@ _PART = """\
   - group: {group}
     task: [{tasks}]
     aggregate_metric_list:
-      - {{metric: bits_per_byte, weight_by_size: false}}
-"""
-
-_OF_ITEMS = """\
-      - {metric: acc, weight_by_size: false}
-      - {metric: choice, weight_by_size: false}
 """
 
 
@@ -90,13 +110,19 @@ def process_results(doc: dict[str, Any], results: list[tuple[float, bool]]) -> d
     }
 
 
+def reward(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
+    """Metric of suite reward, from lm-eval's (log-likelihood in nats, is greedy) of the right answer and its end."""
+    return {"reward": math.exp(results[0][0])}
+
+
 def data_files(suite: str, corpus_dir: Path) -> dict[str, Path]:
     """File of every task of a suite, by task name: the axes, then, of proxy, the held-out domains in order of name.
 
     Raises:
         ValueError: when the folder is no corpus with items of the suite.
     """
-    files = {f"{prefix(suite)}{axis}": corpus_dir / "items" / suite / f"{axis}.jsonl" for axis in AXES[suite]}
+    items = corpus_dir / "items" / _ITEMS.get(suite, suite)
+    files = {f"{prefix(suite)}{axis}": items / f"{axis}.jsonl" for axis in AXES[suite]}
     missing = [str(path) for path in files.values() if not path.is_file()]
     if suite == "proxy":
         heldout = sorted((corpus_dir / "heldout").glob("*.jsonl"))
@@ -119,13 +145,19 @@ def task_texts(suite: str, files: dict[str, Path]) -> dict[str, str]:
     """YAML by file name, for tasks that read `files`; the group pma_SUITE holds all of them."""
     axes = [task for task in files if HELDOUT not in task]
     heldout = [task for task in files if HELDOUT in task]
+    of_axis = _REWARD if suite == "reward" else _AXIS
     texts = {
-        f"{task}.yaml": (_AXIS if task in axes else _HELDOUT).format(task=task, path=json.dumps(str(path)))
+        f"{task}.yaml": (of_axis if task in axes else _HELDOUT).format(task=task, path=json.dumps(str(path)))
         for task, path in files.items()
     }
-    parts = _PART.format(group=f"{prefix(suite)}axes", tasks=", ".join(axes)) + _OF_ITEMS
+    bits_first = sorted(ITEM_METRICS[suite], key=lambda metric: metric != "bits_per_byte")
+    groups = {f"{prefix(suite)}axes": (axes, bits_first)}
     if heldout:
-        parts += _PART.format(group=f"{prefix(suite)}heldout", tasks=", ".join(heldout))
+        groups[f"{prefix(suite)}heldout"] = (heldout, ["bits_per_byte"])
+    parts = ""
+    for group, (tasks, of_group) in groups.items():
+        parts += _PART.format(group=group, tasks=", ".join(tasks))
+        parts += "".join(f"      - {{metric: {metric}, weight_by_size: false}}\n" for metric in of_group)
     return texts | {f"pma_{suite}.yaml": _GROUP.format(group=f"pma_{suite}", parts=parts)}
 
 

@@ -51,6 +51,9 @@ def check_experiment(experiment: DictConfig) -> None:
                 refuse("alpha", recipe.alpha, "goes with method: ema or online_ema, and only with them")
             if recipe.n < 1 or (recipe.method in ("last", "online_ema") and recipe.n != 1):
                 refuse("n", recipe.n, "give at least 1 snapshot, and 1 with method: last or online_ema")
+            scored = {run for each in experiment.parts for run in each.runs if set(part.points) <= set(each.points)}
+            if recipe.others and (recipe.method == "last" or recipe.n != 1 or not set(recipe.others) <= scored):
+                refuse("others", list(recipe.others), "they go with n: 1, and are runs scored at the same points")
             if unknown := set(recipe.points or []) - set(part.points):
                 refuse("points", sorted(unknown), f"those of a recipe are among the part's, {list(part.points)}")
     for measurement in experiment.measurements:

@@ -20,13 +20,14 @@ EVERYTHING = "*"  # in `includes`: every file of conf/experiment
 
 @dataclass(frozen=True)
 class Recipe:
-    """A merge of snapshots of one run; `interval` and `end` are in tokens."""
+    """A merge of snapshots of one run, or of several runs' at the same point; `interval` and `end` are in tokens."""
 
     method: str  # one of pma.reproduce.job.METHODS
     n: int
     interval: int
     end: int
     alpha: float | None = None
+    others: tuple[str, ...] = ()  # runs of the same seed; then n counts them and the run itself, and interval is 0
 
     @property
     def name(self) -> str:
@@ -107,7 +108,10 @@ def _experiment(name: str) -> DictConfig:
 
 def definition(experiment: DictConfig) -> dict[str, Any]:
     """Return all of an experiment's file but its place among the others."""
-    values = OmegaConf.to_container(experiment, resolve=True)
+    values: Any = OmegaConf.to_container(experiment, resolve=True)
+    for recipe in (recipe for part in values["parts"] for recipe in part["recipes"]):
+        if not recipe["others"]:  # an option that came later: experiments without it are those of before
+            del recipe["others"]
     return {key: value for key, value in values.items() if key != "after"}
 
 
@@ -125,7 +129,14 @@ def recipes(part: PartConfig | DictConfig, merge_interval: int) -> list[Recipe]:
     Example: points [25.5], n 10, interval 0.5 and a merge interval V of 512 tokens give end 13056, interval 256.
     """
     listed = [
-        Recipe(r.method, r.n, round(r.interval * merge_interval), round(point * merge_interval), r.alpha)
+        Recipe(
+            r.method,
+            r.n + len(r.others),
+            0 if r.others else round(r.interval * merge_interval),
+            round(point * merge_interval),
+            r.alpha,
+            tuple(r.others),
+        )
         for point in part.points
         for r in part.recipes
         if r.points is None or point in r.points

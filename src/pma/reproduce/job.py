@@ -11,7 +11,7 @@ from pma.config import ScaleConfig, TrackingConfig
 from pma.merge.weights import METHODS as WEIGHTS
 
 METHODS = ("last", *WEIGHTS, "online_ema")
-SUITES = ("proxy", "instruct", "paper")
+SUITES = ("proxy", "instruct", "reward", "paper")
 MEASUREMENTS = ("landscape", "curvature")
 GRID_POINTS = 8  # along an axis of a landscape's plane; even, so that none of them is the merged model itself
 HELDOUT_SEQUENCES = 32  # of held-out text, as many tokens each as a training sequence, for losses and derivatives
@@ -26,6 +26,8 @@ class RecipeConfig:
     n: int = 1
     interval: float = 1.0
     alpha: float | None = None  # of ema and online_ema
+    # Runs whose snapshot at the same point is merged in, instead of older ones of the run itself; goes with n = 1
+    others: list[str] = field(default_factory=list)
     points: list[float] | None = None  # only at these points; null: at all of the part
 
 

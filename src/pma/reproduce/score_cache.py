@@ -36,7 +36,11 @@ def window_weights(cfg: DictConfig, recipe: Recipe) -> tuple[list[Path], list[fl
     if recipe.method == "online_ema":
         assert recipe.alpha is not None  # check_experiment asks for it
         return [_average(cfg, recipe.alpha, recipe.end)], [1.0]
-    folders = run_window(run_folder(cfg), recipe.n, recipe.interval, recipe.end)
+    if recipe.others:
+        runs = [run_folder(cfg), *(run_folder(cfg).with_name(f"{name}-seed{cfg.seed}") for name in recipe.others)]
+        folders = [folder for run in runs for folder in run_window(run, 1, 1, recipe.end)]
+    else:
+        folders = run_window(run_folder(cfg), recipe.n, recipe.interval, recipe.end)
     return folders, [1.0] if recipe.method == "last" else method_weights(recipe.method, recipe.n, recipe.alpha)
 
 

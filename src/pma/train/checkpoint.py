@@ -28,7 +28,8 @@ from pma.model.build import copy_parameters, laid_out_as
 from pma.snapshot import copy_to_cpu
 from pma.train.state import TrainingState
 
-# `weights` by name of the parameter, `optimizer` by KEY.NAME, and, of a run with averages, `averages` by INDEX.NAME
+# `weights` by name of the parameter, `optimizer` by KEY.NAME, and, of a run with averages, `averages` by INDEX.NAME, or
+# `copies` and sum.NAME
 Files = dict[str, dict[str, Tensor]]
 _GROUP = {"k": int, "weight_sum": float, "lr_max": float}  # numbers that schedule-free AdamW counts for each group
 
@@ -42,6 +43,7 @@ def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
 def named_state(training: TrainingState) -> dict[str, Tensor]:
     """Return all that changes in training, not copied: weights.NAME, optimizer.KEY.NAME, averages.INDEX.NAME.
 
+    Of weights that are overwritten, averages.copies and averages.sum.NAME.
     What an optimizer counts for a group of parameters stands under optimizer.group.KEY-INDEX.
     """
     names = _optimizer_order(training.model, training.optimizer)
@@ -52,7 +54,8 @@ def named_state(training: TrainingState) -> dict[str, Tensor]:
     for index, group in enumerate(held["param_groups"]):
         counts = {key: group[key] for key in _GROUP if key in group}
         state |= {f"optimizer.group.{key}-{index}": torch.tensor(n, dtype=torch.float64) for key, n in counts.items()}
-    return state | {f"averages.{name}": average for name, average in training.averages.state().items()}
+    running = training.averages.state() | training.overwriting.state()
+    return state | {f"averages.{name}": average for name, average in running.items()}
 
 
 def copy_state(training: TrainingState) -> Callable[[], Files]:
@@ -134,6 +137,7 @@ def load_checkpoint(folder: Path, training: TrainingState) -> int:
     copy_parameters(model, stored["weights"])
     _restore_optimizer(folder, stored["optimizer"], training)
     training.averages.load(stored.get("averages", {}))
+    training.overwriting.load(stored.get("averages", {}))
     if "random.cpu" in stored["optimizer"]:
         torch.set_rng_state(stored["optimizer"]["random.cpu"])
     if torch.cuda.is_available() and "random.cuda" in stored["optimizer"]:

@@ -17,18 +17,19 @@ import torch
 from omegaconf import DictConfig
 
 from pma.config import TrainConfig
-from pma.corpus import TokenDataset, batches, mixing_weights, prepare, require_intact
+from pma.corpus import TokenDataset, batches, mixing_weights, order_seed, prepare, require_intact
 from pma.files import sweep
 from pma.layout import average_dir, checkpoint_dir, snapshot_dir, snapshots
 from pma.model.build import build
 from pma.run import run_folder, target_tokens, trained_tokens
-from pma.train.averages import OnlineAverages
+from pma.train.averages import OnlineAverages, Overwriting
 from pma.train.checkpoint import drop_old_checkpoints
 from pma.train.manifest import RunManifest
 from pma.train.many_processes import ManyProcesses
 from pma.train.objective import clip_gradients, make_optimizer
 from pma.train.one_process import OneProcess
 from pma.train.progress import Progress
+from pma.train.reinforce import Rollouts
 from pma.train.schedule import learning_rate
 from pma.train.start import check, resume
 from pma.train.state import TrainingState
@@ -47,6 +48,8 @@ def train(cfg: DictConfig, quiet: bool = False) -> Path:
         SystemExit: with status REQUEUE after SIGTERM or SIGUSR1; the same command goes on.
     """
     check(cfg)
+    if cfg.train.reward_domain is not None and process_count() > 1:
+        raise ValueError("train.reward_domain: answers are sampled in one process; start this run without torchrun")
     folder = run_folder(cfg)
     if trained_tokens(cfg) >= target_tokens(cfg):
         if is_first() and not quiet:
@@ -67,7 +70,7 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
     if world.first:
         require_intact(corpus, t.part)
     length, sequences = cfg.scale.sequence_length, batch_tokens // cfg.scale.sequence_length
-    data = TokenDataset(corpus, cfg.seed, length, sequences, t.part, mixing_weights(cfg.data))
+    data = TokenDataset(corpus, order_seed(cfg.seed, t.data_order), length, sequences, t.part, mixing_weights(cfg.data))
     stop = StopRequest(cfg.minutes)
 
     torch.manual_seed(cfg.seed)
@@ -78,8 +81,10 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
     world.place(cfg, model)
     parameters = list(model.parameters())
     optimizer = make_optimizer(t, model)
-    state = TrainingState(model, optimizer, OnlineAverages(t.online_ema or [], model))
+    overwriting = Overwriting(t.overwrite_interval, t.overwrite_n, model)
+    state = TrainingState(model, optimizer, OnlineAverages(t.online_ema or [], model), overwriting)
     start = resume(cfg, state, world)
+    rollouts = None if t.reward_domain is None else Rollouts(cfg, corpus, model)
 
     manifest = RunManifest(cfg, corpus, world)
     manifest.begin(start)
@@ -111,14 +116,15 @@ def _train(cfg: DictConfig, folder: Path, world: World) -> None:
             rate = learning_rate(cfg.schedule, t.total_tokens, step * batch_tokens, cfg.init)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = world.backward(inputs, targets)
+            loss = world.backward(inputs, targets) if rollouts is None else rollouts.backward(step)
             norm = clip_gradients(parameters, t.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            tokens = (step + 1) * batch_tokens
+            overwriting.update(tokens)
             state.averages.update()
 
             progress.add(loss, norm)
-            tokens = (step + 1) * batch_tokens
             log = (step + 1) % t.log_interval == 0 or tokens == end
             last = tokens == end or (log and world.any(stop.pending))
             snapshot = _keeps_snapshot(t, tokens)

@@ -79,6 +79,7 @@ def initialise(cfg: DictConfig, state: TrainingState) -> int:
     if cfg.init.parent.run is not None:
         tokens = _load_parent(cfg, state)
     state.averages.restart()
+    state.overwriting.restart()
     return tokens if cfg.init.tokens is None else cfg.init.tokens
 
 

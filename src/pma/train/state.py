@@ -10,16 +10,17 @@ import torch
 from schedulefree import AdamWScheduleFree
 from transformers import PreTrainedModel
 
-from pma.train.averages import OnlineAverages
+from pma.train.averages import OnlineAverages, Overwriting
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Model, optimizer, and the averages that run along."""
+    """Model, optimizer, the averages that run along, and the one that overwrites the weights."""
 
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     averages: OnlineAverages
+    overwriting: Overwriting
 
     @contextmanager
     def weights_to_use(self) -> Iterator[None]:
