@@ -57,6 +57,14 @@ def test_processes_score_alike(smoke_runs, two_merges, tmp_path, monkeypatch):
     assert alone == several
 
 
+def test_merges_inside_a_decay_may_hold_snapshots_far_from_the_others(two_merges):
+    job = two_merges()
+    cfg = next(iter(required(job, [job.experiment]).values()))
+    assert score_cache.policy(cfg).suspicious == "refuse"
+    cfg.schedule.decay_tokens = 512
+    assert score_cache.policy(cfg).suspicious == "warn"
+
+
 def test_vllm_scores_merges_written_for_it(smoke_runs, two_merges, tmp_path, vllm):
     options = [f"runs_dir={smoke_runs}", f"data_dir={unscored_data(tmp_path)}"]
     in_memory, _ = scored(two_merges(*options))

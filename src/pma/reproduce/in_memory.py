@@ -14,7 +14,7 @@ from pma.evaluate import Scorer, Suite
 from pma.merge.memory import InMemory, averages
 from pma.model.build import load_pretrained, load_weights
 from pma.reproduce.experiment import Recipe
-from pma.reproduce.score_cache import any_snapshot, window_weights
+from pma.reproduce.score_cache import any_snapshot, policy, window_weights
 
 
 class InMemoryMerges:
@@ -37,4 +37,4 @@ class InMemoryMerges:
 
     def _merge(self, recipe: Recipe) -> InMemory:
         folders, weights = window_weights(self._cfg, recipe)
-        return averages(folders, [weights])[0]
+        return averages(folders, [weights], policy(self._cfg))[0]

@@ -18,7 +18,7 @@ from pma.evaluate import Suite, VllmScorer
 from pma.json_files import read_manifest
 from pma.merge import Merge, Options, merge_all
 from pma.reproduce.experiment import Recipe
-from pma.reproduce.score_cache import ScoredMerges, any_snapshot, window_weights
+from pma.reproduce.score_cache import ScoredMerges, any_snapshot, policy, window_weights
 
 
 class MergesOnDisk:
@@ -47,7 +47,8 @@ class MergesOnDisk:
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():  # a folder that a killed job left is whole, because folders are published at once
                 merge = Merge(tuple(weights), folder, dataclasses.asdict(recipe))
-                merge_all(folders, [merge], Options(dtype="bfloat16", threads=self._job.threads, diagnose=False))
+                options = Options(dtype="bfloat16", threads=self._job.threads, diagnose=False)
+                merge_all(folders, [merge], options, policy(self._cfg))
             try:
                 yield folder
             finally:

@@ -14,6 +14,7 @@ from pma.evaluate import Score, read_scores
 from pma.files import write_json
 from pma.json_files import read_json, read_manifest
 from pma.layout import average_dir, run_window, snapshots
+from pma.merge import Policy
 from pma.merge.weights import method_weights
 from pma.reproduce.experiment import Recipe
 from pma.run import identity, run_folder
@@ -49,6 +50,11 @@ def _average(cfg: DictConfig, alpha: float, tokens: int) -> Path:
     if not folder.is_dir():
         raise ValueError(f"{folder}: not there; give alpha={alpha:g} in train.online_ema of run={cfg.run_name}")
     return folder
+
+
+def policy(cfg: DictConfig) -> Policy:
+    """What a merge of a run refuses: along a decay steps shrink, so that early snapshots lie far from the others."""
+    return Policy(suspicious="warn" if cfg.schedule.decay_tokens else "refuse")
 
 
 def any_snapshot(cfg: DictConfig) -> Path:
