@@ -85,6 +85,7 @@ reproduce-beyond: setup ## the questions that the paper left open, docs/beyond.m
 	@$(REPRODUCE) experiment=beyond
 	@$(DRAW) $(notdir $(BEYOND))
 	@$(PY) analysis/claims.py --scale $(SCALE) --compare
+	-@$(REPLAY)
 	@$(call next,see your pictures in analysis/out/$(SCALE))
 
 # A file's own name may hold hyphens.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -116,11 +116,13 @@ def experiments(below: str = "experiment") -> tuple[dict[str, Any], ...]:
     return tuple(experiment for experiment in read if not experiment.get("includes"))
 
 
-def write_world(folder: Path, world: World, seeds: Sequence[int] = SEEDS, below: str = "experiment") -> Path:
-    """Records of every experiment in a folder of conf, as pma.reproduce leaves them."""
+def write_world(
+    folder: Path, world: World, seeds: Sequence[int] = SEEDS, below: str = "experiment", only: Collection[str] = ()
+) -> Path:
+    """Records of every experiment in a folder of conf, or only of some, as pma.reproduce leaves them."""
     folder.mkdir(parents=True)
     runs: set[str] = set()
-    for experiment in experiments(below):
+    for experiment in (each for each in experiments(below) if not only or each["name"] in only):
         runs |= _write_experiment(folder, experiment, world, seeds)
     for run in sorted(runs):
         for seed in seeds:
