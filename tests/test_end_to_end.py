@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 import yaml
-from smoke_runs import call
+from smoke_runs import call, link_runs
 
 from pma.config import CONF_DIR, ROOT
 from pma.records import COLUMNS, read_records
@@ -54,6 +54,26 @@ def test_everything_is_drawn_and_judged_from_the_records(smoke_runs, tmp_path):
     assert list(dict.fromkeys(table["claim"])) == list(rules["claims"])
     # All that one seed lacks is other seeds.
     assert table.loc[table["outcome"] == "not run", "reason"].str.contains("at least 2").all()
+
+
+def test_a_question_left_open_is_trained_scored_drawn_and_judged(smoke_runs, tmp_path):
+    """B5: two more decays of one trunk, with their data in other orders, and the merge of all three."""
+    link_runs(smoke_runs, tmp_path, "moe_main-seed0", "annealed_moe_main-seed0")
+    arguments = ["experiment=beyond/merged_orders", "scale=smoke", f"runs_dir={tmp_path}", "tracking=off"]
+    done = call("-m", "pma.reproduce", *arguments)
+    assert done.returncode == 0, done.stderr
+    table = read_records(tmp_path / "smoke" / "merged_orders" / "records.csv")
+    text = table[(table["task"] == "heldout")].set_index(["run", "method", "n", "interval"])["value"]
+    runs = ["annealed_moe_main", "annealed_order_1", "annealed_order_2"]
+    assert set(text.index) == {*((run, "last", 1, 512) for run in runs), (runs[0], "sma", 3, 0)}
+    assert text.nunique() == 4
+    folders = ["--scale=smoke", f"--runs-dir={tmp_path}", f"--out-dir={tmp_path / 'out'}"]
+    for script in (["analysis/draw.py", "merged_orders"], ["analysis/claims.py"]):
+        done = call(*script, *folders)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "smoke" / "merged_orders.png").is_file()
+    judged = pd.read_csv(tmp_path / "out" / "smoke" / "seeds.csv")
+    assert judged.empty  # seed 0 is none of those that decide
 
 
 def test_the_merge_command_makes_a_model_that_scores_as_the_record_says(smoke_runs, tmp_path):

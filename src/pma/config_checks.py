@@ -205,6 +205,8 @@ def _check_limits(cfg: DictConfig) -> None:
     interval, n = cfg.train.overwrite_interval, cfg.train.overwrite_n
     together = (interval is None) == (n is None) and (n is None or (n >= 1 and interval > 0))
     _require(together, "train.overwrite_n", n, "give at least 1, together with train.overwrite_interval in tokens")
+    apart = n is None or cfg.train.optimizer is None  # that optimizer keeps the weights in two places
+    _require(apart, "train.overwrite_n", n, "weights of schedule-free AdamW cannot be overwritten; leave one out")
     if (domain := cfg.train.reward_domain) is not None:
         domains = [generated.domain for generated in cfg.data.generated]
         mend = f"choose a domain of data.generated: {', '.join(domains)}"

@@ -9,10 +9,10 @@ from pathlib import Path
 import claims
 import documents
 import pandas as pd
+import pictures
 import pytest
 import verify
 from page import build, story
-from pictures import pictures
 from publish import publish
 from records import BEYOND, Study
 from run_script import call
@@ -92,6 +92,8 @@ def test_documents_hold_them_and_verify_recomputes_them(runs, decided, tmp_path,
 def test_page_report_and_pictures_show_them_apart_from_the_claims(runs, decided, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "families", lambda _: decided)
     monkeypatch.setattr(story, "families", lambda _: decided)
+    by_rules = {family.rules.path: family.decided["cpu"] for family in decided}
+    monkeypatch.setattr(pictures, "decide", lambda _, rules: by_rules[rules.path])
     text = build.build(runs)
     assert "10 questions that the paper left open" in text and "21 claims, all but a few" in text
     row = text.partition('id="B8"')[2].partition("</tr>\n<tr role")[0]
@@ -99,7 +101,7 @@ def test_page_report_and_pictures_show_them_apart_from_the_claims(runs, decided,
     (told,) = story.stories(runs)
     heads = [chapter.title for chapter in told.chapters if chapter.level == 1]
     assert heads.index("What the paper left open") == heads.index("The paper's claims") + 1
-    drawn = {path.stem for path in pictures(Study(runs / "cpu" / "published"), tmp_path)}
+    drawn = {path.stem for path in pictures.pictures(Study(runs / "cpu" / "published"), tmp_path)}
     assert {"B1", "B10", "C1", *BEYOND} <= drawn
 
 

@@ -121,9 +121,16 @@ def test_a_stopped_run_goes_on_with_its_copies(shared_lab, overwritten, last_wei
     assert_same_bits(last_weights(shared_lab.train(*options)), last_weights(overwritten))
 
 
-def test_copies_without_an_interval_are_refused(shared_lab):
-    with pytest.raises(ValueError, match="train.overwrite_n=3: .*with train.overwrite_interval"):
-        shared_lab.train("train.overwrite_n=3", "run_id=impossible")
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["train.overwrite_n=3"], "train.overwrite_n=3: .*with train.overwrite_interval"),
+        ([*OVER, "train.optimizer=schedule_free"], "weights of schedule-free AdamW cannot be overwritten"),
+    ],
+)
+def test_copies_that_cannot_be_merged_are_refused(shared_lab, options, message):
+    with pytest.raises(ValueError, match=message):
+        shared_lab.train(*options, "run_id=impossible")
 
 
 @pytest.mark.parametrize("alphas", ["[1.0]", "[0.0]", "[0.1,0.1]"])

@@ -7,6 +7,7 @@ measure of a score plays no part.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,7 @@ def farther_share(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFr
     return by_seed(seeds, of)
 
 
+@lru_cache(maxsize=256)  # every measure of a part asks for it
 def inequalities(study: Study, seed: int, experiment: str = "equation_15", run: str = _RUN) -> list[dict[str, float]]:
     """Of every merge that was measured: n, both sides of Equation 15, the predicted and the measured gain."""
     terms = _of_seed(study, experiment, "curvature_terms", seed, run)

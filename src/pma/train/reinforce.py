@@ -73,7 +73,7 @@ class Rollouts:
         return -rewards.mean()
 
     def _chosen(self, step: int) -> np.ndarray:
-        """Indices of a step's questions; every epoch visits all of them in a new order."""
+        """Indices of a step's questions; every epoch asks them in a new order."""
         epoch, index = divmod(step, len(self._prompts) // self._questions)
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._prompts))
         return order[index * self._questions : (index + 1) * self._questions]
