@@ -73,7 +73,7 @@ def test_a_question_left_open_is_trained_scored_drawn_and_judged(smoke_runs, tmp
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "smoke" / "merged_orders.png").is_file()
     judged = pd.read_csv(tmp_path / "out" / "smoke" / "seeds.csv")
-    assert judged.empty  # seed 0 is none of those that decide
+    assert set(judged["claim"]) == {"B5"} and set(judged["seed"]) == {0}  # shown, never counted
 
 
 def test_the_merge_command_makes_a_model_that_scores_as_the_record_says(smoke_runs, tmp_path):
