@@ -52,7 +52,7 @@ browser: setup
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null 2>&1; } || \
 	  timeout 120 .venv/bin/playwright install chromium >/dev/null 2>&1 || echo "no Chromium could be installed"
 
-test: browser ## style, types and all tests, every experiment at SCALE=smoke among them (about 6 minutes)
+test: browser ## style, types and all tests, every experiment at SCALE=smoke among them (about 10 minutes)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports

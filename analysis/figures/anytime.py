@@ -22,6 +22,6 @@ def describe(study: Study) -> Figure:
         "Constant rate with merging, against a cosine made for each budget",
         ARMS,
         "One constant run serves all budgets; each cosine is trained from scratch, and each decay forked off the "
-        "constant run, to end at its budget. Settings: the best of four on another seed, by held-out text.",
+        "constant run, to end at its budget. Settings: the best of those tried on another seed, by held-out text.",
         see="Where blue lies on orange, one run at constant rate is worth as many cosines as there are budgets.",
     )
