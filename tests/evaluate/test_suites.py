@@ -67,7 +67,7 @@ def test_what_cannot_be_scored_is_named(line, name, corpus, tmp_path):
 def test_a_folder_without_items_and_an_unknown_suite_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no corpus with items of suite proxy"):
         load_suite("proxy", tmp_path)
-    with pytest.raises(ValueError, match="choose one of proxy, instruct, paper"):
+    with pytest.raises(ValueError, match="choose one of proxy, instruct, reward, paper"):
         load_suite("glue", tmp_path)
     with pytest.raises(ValueError, match="limit=0"):
         load_suite("proxy", tmp_path, limit=0)

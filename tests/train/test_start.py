@@ -10,7 +10,7 @@ from pma.json_files import read_manifest
 from pma.layout import checkpoints, snapshots, trajectory
 from pma.merge import average
 from pma.model.build import build
-from pma.train.averages import OnlineAverages
+from pma.train.averages import OnlineAverages, Overwriting
 from pma.train.objective import make_optimizer
 from pma.train.start import initialise
 from pma.train.state import TrainingState
@@ -48,7 +48,8 @@ def test_a_merged_start_takes_the_optimizer_state_that_the_config_names(shared_l
     cfg = shared_lab.config(PARENT % (5120, 2, kind), "run_id=not_trained", "init.tokens=5120")
     model = build(cfg.model, 64)
     optimizer = make_optimizer(cfg.train, model)
-    assert initialise(cfg, TrainingState(model, optimizer, OnlineAverages([], model))) == 5120
+    state = TrainingState(model, optimizer, OnlineAverages([], model), Overwriting(None, None, model))
+    assert initialise(cfg, state) == 5120
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
         if kind == "null":
