@@ -73,19 +73,20 @@ def judge_fresh(options: argparse.Namespace) -> None:
     """Judge those claims that your own records are about: claims.csv, seeds.csv and the terminal."""
     study, (claims, beyond) = Study(options.runs_dir / options.scale), all_rules()
     published = Study(study.root / "published")
-    some = [rules for rules in (claims, beyond) if recorded(study, rules)] or [claims]
-    notes = [note for rules in some for note in check(study, rules)]
-    decided = [decide(study.root, rules) for rules in some]
-    out, every = options.out_dir / options.scale, joined(decided)
-    write_text(out / "claims.csv", result_table(every, options.scale).to_csv(index=False))
-    write_text(out / "seeds.csv", seeds_csv(every))
-    print("\n\n".join(screen(*of_one, study) for of_one in zip(decided, some, strict=True)))
+    relevant = [rules for rules in (claims, beyond) if recorded(study, rules)] or [claims]
+    notes = [note for rules in relevant for note in check(study, rules)]
+    decided = [decide(study.root, rules) for rules in relevant]
+    out, together = options.out_dir / options.scale, joined(decided)
+    write_text(out / "claims.csv", result_table(together, options.scale).to_csv(index=False))
+    write_text(out / "seeds.csv", seeds_csv(together))
+    pairs = zip(decided, relevant, strict=True)
+    print("\n\n".join(screen(decisions, rules, study) for decisions, rules in pairs))
     if options.compare and published.root.is_dir():
-        notes += [text for rules in some if (text := change_text(rules, published.root))]
+        notes += [text for rules in relevant if (text := change_text(rules, published.root))]
     for note in notes:
         print(f"note: {note}")
     if options.compare:
-        print(f"\n{closing_lines(study, published, published_seeds(options.runs_dir, options.scale), some)}")
+        print(f"\n{closing_lines(study, published, published_seeds(options.runs_dir, options.scale), relevant)}")
     print(f"every number: {short(out / 'claims.csv')} (a row a part), {short(out / 'seeds.csv')} (a row a seed)")
     print_next("make report (the published claims, figures and numbers on one page)")
 

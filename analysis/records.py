@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]  # of the repository
 _EXPERIMENTS = ROOT / "conf" / "experiment"
 _OPEN = yaml.safe_load((_EXPERIMENTS / "beyond.yaml").read_text(encoding="utf-8"))["includes"]
 # Experiments on what the paper left open, in their order; `make reproduce` leaves them to `make reproduce-beyond`.
-BEYOND = tuple(name.rpartition("/")[2] for name in _OPEN)
+OPEN_EXPERIMENTS = tuple(name.rpartition("/")[2] for name in _OPEN)
 _JOBS = 2  # runs that train at a time, as in the Makefile
 
 
@@ -38,10 +38,10 @@ class Missing(ValueError):
 
 
 def experiment_order(name: str) -> tuple[int, str, int]:
-    """Sort key of experiments: figures, tables, others, by name and number (9 before 10); then those of `BEYOND`."""
+    """Sort key of experiments: figures, tables, others, by name and number (9 before 10); then what is left open."""
     kinds = ("figure_", "table_")
-    if name in BEYOND:
-        return len(kinds) + 1, "", BEYOND.index(name)
+    if name in OPEN_EXPERIMENTS:
+        return len(kinds) + 1, "", OPEN_EXPERIMENTS.index(name)
     rank = next((i for i, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
     stem, number = re.fullmatch(r"(.*?)(\d*)", name).groups()
     return rank, stem, int(number or 0)

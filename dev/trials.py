@@ -163,8 +163,8 @@ def score(every: list[Trial], unit: int, cache: Path) -> pd.DataFrame:
             folders = run_window(trial.run, trial.n, round(trial.interval * unit), end)
             weights = [1.0] if trial.method == "last" else method_weights(trial.method, trial.n)
         merged = averages(folders, [weights], Policy(suspicious="warn"))[0]  # a decay begins with long steps
-        found = scorer.score(merged.content.rpartition(":")[2], partial(load_weights, model, merged.tensors))
-        value = round(next(s.value for s in found if (s.task, s.metric) == (task, metric)), 6)
+        scores = scorer.score(merged.content.rpartition(":")[2], partial(load_weights, model, merged.tensors))
+        value = round(next(s.value for s in scores if (s.task, s.metric) == (task, metric)), 6)
         rows.append((trial.arm, trial.setting, trial.budget, trial.measure, value))
         print(f"{trial.arm:28} {trial.setting:14} {trial.budget:5g} V  {trial.measure:6} {value:.4f}", flush=True)
     return pd.DataFrame(rows, columns=["arm", "setting", "budget", "measure", "value"])
@@ -197,8 +197,8 @@ def main() -> None:
 
     runs = training(cfg, options.runs_dir.resolve())
     with ThreadPoolExecutor(options.jobs) as pool:
-        for now in range(3):
-            list(pool.map(train, [overrides for name, overrides in runs.items() if stage(name) == now]))
+        for due in range(3):
+            list(pool.map(train, [overrides for name, overrides in runs.items() if stage(name) == due]))
     every = list(trials(options.runs_dir / options.scale))
     write_text(options.out, score(every, cfg.scale.merge_interval, options.runs_dir / "scores").to_csv(index=False))
 

@@ -62,8 +62,8 @@ def _front(studies: Sequence[Study]) -> dict[str, Any] | None:
 
 def _counts(family: Family) -> list[tuple[int, str, int]]:
     """How many claims have each verdict that occurs: its place among the verdicts, its name, the number."""
-    found = [decision.verdict for decisions in family.decided.values() for decision in decisions]
-    return [(i, verdict, found.count(verdict)) for i, verdict in enumerate(VERDICTS) if verdict in found]
+    verdicts = [decision.verdict for decisions in family.decided.values() for decision in decisions]
+    return [(i, verdict, verdicts.count(verdict)) for i, verdict in enumerate(VERDICTS) if verdict in verdicts]
 
 
 def _warnings(texts: Iterable[str]) -> list[str]:

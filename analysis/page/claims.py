@@ -42,7 +42,7 @@ def claim_fields(decision: Decision, scale: str, shown: Collection[str], rules: 
         "text": claim.text,
         "source": claim.source,
         "who": rules.who,
-        "told": claim.paper,
+        "reported": claim.paper,
         "verdict": decision.verdict,
         "rank": VERDICTS.index(decision.verdict),
         "why": "" if decision.parts else parts_text(decision),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finding import finding
 from formats import listed, minutes, quantity
-from records import BEYOND, ROOT, Study
+from records import OPEN_EXPERIMENTS, ROOT, Study
 from sizes import sizes
 
 from pma.words import count
@@ -43,7 +43,7 @@ def finding_block(study: Study) -> str:
 
 def cost_block(study: Study) -> str:
     """What one seed of `make reproduce` takes, by the published records."""
-    experiments = [name for name in study.experiments() if name not in BEYOND]
+    experiments = [name for name in study.experiments() if name not in OPEN_EXPERIMENTS]
     seeds, cost = study.recorded_seeds(), minutes(study.cost(experiments))
     return (
         f"One seed of everything takes {cost} on 2 cores, without set-up: the middle of the "

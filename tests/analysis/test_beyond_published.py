@@ -14,13 +14,14 @@ import pytest
 import verify
 from page import build, story
 from publish import publish
-from records import BEYOND, Study
+from records import OPEN_EXPERIMENTS, Study
 from run_script import call
 from synthetic_world import World, write_world
 from verdicts.decide import Family, families, of_scales
 from verdicts.frozen import published_hash
 from verdicts.rules import BEYOND as RULES
 from verdicts.rules import all_rules, load_rules
+from verdicts.tables import seeds_csv
 
 SEEDS = range(2, 7)
 
@@ -44,7 +45,7 @@ def decided(runs) -> tuple[Family, Family]:
 
 def test_both_are_published_and_the_others_kept(runs, decided):
     study = Study(runs / "cpu" / "published")
-    assert study.experiments() == ["figure_1", "figure_3", *BEYOND]
+    assert study.experiments() == ["figure_1", "figure_3", *OPEN_EXPERIMENTS]
     claims, beyond = decided
     assert {decision.verdict for decision in beyond.decided["cpu"]} == {"replicated"}
     assert beyond.decided["cpu"].seeds == [*SEEDS] and len(of_scales([claims, beyond])["cpu"]) == 31
@@ -100,17 +101,18 @@ def test_page_report_and_pictures_show_them_apart_from_the_claims(runs, decided,
     assert "10 questions that the paper left open" in text and "21 claims, all but a few" in text
     row = text.partition('id="B8"')[2].partition("</tr>\n<tr role")[0]
     assert '<span class="label">Others: </span>' in row and 'href="#cpu-overwritten"' in row
-    (told,) = story.stories(runs)
-    heads = [chapter.title for chapter in told.chapters if chapter.level == 1]
+    (report,) = story.stories(runs)
+    heads = [chapter.title for chapter in report.chapters if chapter.level == 1]
     assert heads.index("What the paper left open") == heads.index("The paper's claims") + 1
     drawn = {path.stem for path in pictures.pictures(Study(runs / "cpu" / "published"), tmp_path)}
     assert {"B1", "B10", "C1", *shown} <= drawn
 
 
-def test_a_newcomer_sees_those_questions_that_the_records_are_about(runs, tmp_path, monkeypatch, capsys):
+def test_a_newcomer_sees_those_questions_that_the_records_are_about(runs, decided, tmp_path, monkeypatch, capsys):
     own = tmp_path / "own"
     write_world(own / "cpu", World(), [0], "experiment/beyond")
     shutil.copytree(runs / "cpu" / "published", own / "cpu" / "published")
+    (own / "cpu" / "published" / "seeds.csv").write_text(seeds_csv(of_scales(decided)["cpu"]))
     call(monkeypatch, claims, f"--runs-dir={own}", f"--out-dir={tmp_path}", "--compare")
     text = capsys.readouterr().out
     assert "What the paper left open: verdicts need at least 3 of the seeds 2 to 6" in " ".join(text.split())

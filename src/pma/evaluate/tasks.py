@@ -39,11 +39,16 @@ ITEM_METRICS = {  # of an axis; held-out text has bits per byte alone
     "reward": ("reward",),
 }
 
-_AXIS = """\
+_FILE = """\
 task: {task}
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {path}}}}}
 test_split: test
+"""
+
+_AXIS = (
+    _FILE
+    + """\
 output_type: multiple_choice
 doc_to_text: context
 doc_to_choice: choices
@@ -56,12 +61,11 @@ metric_list:
   - {{metric: choice, aggregation: mean, higher_is_better: false}}
 metadata: {{version: 1}}
 """
+)
 
-_HELDOUT = """\
-task: {task}
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {path}}}}}
-test_split: test
+_HELDOUT = (
+    _FILE
+    + """\
 output_type: loglikelihood_rolling
 doc_to_text: ""
 doc_to_target: text
@@ -69,12 +73,11 @@ metric_list:
   - {{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}}
 metadata: {{version: 1}}
 """
+)
 
-_REWARD = """\
-task: {task}
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {path}}}}}
-test_split: test
+_REWARD = (
+    _FILE
+    + """\
 output_type: loglikelihood
 doc_to_text: context
 doc_to_target: "{{{{choices[answer]}}}}<|endoftext|>"
@@ -84,6 +87,7 @@ metric_list:
   - {{metric: reward, aggregation: mean, higher_is_better: true}}
 metadata: {{version: 1}}
 """
+)
 
 _GROUP = """\
 group: {group}

@@ -66,9 +66,9 @@ class Rollouts:
         rewards = right(sampled, [self._answers[i] for i in chosen for _ in range(self._count)], self._end)
         by_question = rewards.view(len(chosen), self._count)
         advantages = (by_question - by_question.mean(1, keepdim=True)).flatten()
-        told = advantages.nonzero().flatten().tolist() or [0]  # of the others the gradient is zero
-        likelihoods = self._log_likelihoods([prompts[i] for i in told], sampled[told])
-        loss = -(advantages[told] * likelihoods).sum() / len(prompts)
+        unequal = advantages.nonzero().flatten().tolist() or [0]  # of the others the gradient is zero
+        likelihoods = self._log_likelihoods([prompts[i] for i in unequal], sampled[unequal])
+        loss = -(advantages[unequal] * likelihoods).sum() / len(prompts)
         loss.backward()
         return -rewards.mean()
 
