@@ -1,6 +1,6 @@
 """Try the settings of docs/beyond.md on seed 100: rates, lengths of decays, windows, alphas. Writes dev/trials.csv.
 
-    python dev/trials.py                 # about 90 minutes on 2 cores; goes on where it stopped
+    python dev/trials.py                 # about 90 minutes on 2 cores; trials in the table are not made again
     python dev/trials.py --scale smoke   # the same in minutes, into --out
 
 Each arm has four trials; cosines have five, because the best of four rates was the highest. All are judged by the
@@ -62,6 +62,7 @@ POST = {  # arm, length in V, measure
     "sft_long": ("fine-tuning", 135, "tasks"),
     "reinforced": ("reinforcement learning", 100, "reward"),
 }
+COLUMNS = ("arm", "setting", "budget", "measure", "value")
 INSIDE = {"last quarter": 0.25, "last half": 0.5, "whole": 1.0}  # of a decay, merged
 
 
@@ -167,7 +168,15 @@ def score(every: list[Trial], unit: int, cache: Path) -> pd.DataFrame:
         value = round(next(s.value for s in scores if (s.task, s.metric) == (task, metric)), 6)
         rows.append((trial.arm, trial.setting, trial.budget, trial.measure, value))
         print(f"{trial.arm:28} {trial.setting:14} {trial.budget:5g} V  {trial.measure:6} {value:.4f}", flush=True)
-    return pd.DataFrame(rows, columns=["arm", "setting", "budget", "measure", "value"])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def needed(every: list[Trial]) -> set[str]:
+    """Runs that these trials want, with those that they are forked off, by run_id."""
+    names = {trial.run.name for trial in every}
+    if any(name.startswith("reinforced") for name in names):
+        names.add("sft_baseline-seed100")
+    return names | {"moe_main-seed100"} if any(stage(name) for name in names) else names
 
 
 def stage(name: str) -> int:
@@ -195,12 +204,17 @@ def main() -> None:
             raise SystemExit(f"{' '.join(command)}:\n{done.stderr[-2000:]}")
         print(done.stdout.strip().splitlines()[-1], flush=True)
 
-    runs = training(cfg, options.runs_dir.resolve())
+    known = pd.read_csv(options.out) if options.out.is_file() else pd.DataFrame(columns=COLUMNS)
+    done = set(zip(known["arm"], known["setting"], known["budget"], strict=True))
+    every = list(trials(options.runs_dir / options.scale))
+    new = [trial for trial in every if (trial.arm, trial.setting, trial.budget) not in done]
+    wanted = needed(new)
+    runs = {name: o for name, o in training(cfg, options.runs_dir.resolve()).items() if name in wanted}
     with ThreadPoolExecutor(options.jobs) as pool:
         for due in range(3):
             list(pool.map(train, [overrides for name, overrides in runs.items() if stage(name) == due]))
-    every = list(trials(options.runs_dir / options.scale))
-    write_text(options.out, score(every, cfg.scale.merge_interval, options.runs_dir / "scores").to_csv(index=False))
+    scored = score(new, cfg.scale.merge_interval, options.runs_dir / "scores")
+    write_text(options.out, pd.concat([known, scored]).to_csv(index=False))
 
 
 if __name__ == "__main__":
