@@ -91,12 +91,7 @@ def config(name: str, tiny: bool, steps: int, folder: Path, *more: str) -> DictC
     register()
     overrides = [
         "scale=gpu",
-        "data=smoke",
-        "data.name=benchmark",
-        "data.sources=[]",
-        "data.benchmarks=[]",
-        "data.continued={dictionary: 0, code: 0}",
-        "data.instruct.bytes={dialogue: 0, dictionary: 0}",
+        "data=generated",
         *(f"model.{key}={value}" for key, value in model.items()),
         f"scale.sequence_length={length}",
         f"scale.batch_tokens={batch}",

@@ -47,7 +47,7 @@ def cost_block(study: Study) -> str:
     seeds, cost = study.recorded_seeds(), minutes(study.cost(experiments))
     return (
         f"One seed of everything takes {cost} on 2 cores, without set-up: the middle of the "
-        f"{count(len(seeds), 'published seed')} ({listed(seeds)}), some of which ran beside other work."
+        f"{count(len(seeds), 'published seed')} ({listed(seeds)})."
     )
 
 

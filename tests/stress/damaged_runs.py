@@ -94,7 +94,7 @@ def damaged_run(random: Random, folder: Path) -> Outcome:
 def damaged_corpus(random: Random, folder: Path) -> Outcome:
     """A file of the corpus that a stopped run goes on with is damaged."""
     made = _copy(folder)
-    (corpus,) = (folder / "data/corpora").glob("stress-*")
+    (corpus,) = (folder / "data/corpora").glob("generated-*")
     files = {"train.bin": BYTES, "manifest.json": JSON, "tokenizer/tokenizer.json": (*JSON[:2], cut, flip)}
     name = random.choice(["train.bin", "train.bin", "manifest.json", "tokenizer/tokenizer.json"])
     damage = damaged(own(corpus / name), random, files[name])

@@ -10,11 +10,7 @@ from random import Random
 RUN = [
     "scale=smoke",
     "run_id=run",
-    "data.name=stress",
-    "data.sources=[]",
-    "data.benchmarks=[]",
-    "data.continued={dictionary: 0, code: 0}",
-    "data.instruct.bytes={dialogue: 0, dictionary: 0}",
+    "data=generated",
     "tracking=off",
     "threads=1",
     "train.fork_points=[]",

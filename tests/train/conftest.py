@@ -16,19 +16,10 @@ from pma.config import CONF_DIR, register
 from pma.layout import snapshots
 from pma.train.loop import train
 
-GENERATED = [
-    "data.name=test",
-    "data.sources=[]",
-    "data.benchmarks=[]",
-    "data.continued={dictionary: 0, code: 0}",
-    "data.instruct.bytes={dialogue: 0, dictionary: 0}",
-    "tracking=off",
-    "threads=1",
-    "train.fork_points=[]",
-]
+SHARED = ["data=generated", "tracking=off", "threads=1", "train.fork_points=[]"]
 SMALL = [  # 60 steps, a snapshot every 10, a checkpoint every 20
     "scale=smoke",
-    *GENERATED,
+    *SHARED,
     "train.total_tokens=15360",
     "train.snapshot_interval=2560",
     "train.checkpoint_interval=5120",
@@ -110,8 +101,7 @@ def small_scale_gpu(data_dir):
             [
                 "scale=gpu",
                 f"model=gpu/{model}",
-                "data=smoke",
-                *GENERATED,
+                *SHARED,
                 *(f"model.{key}={value}" for key, value in shape.items()),
                 "scale.sequence_length=64",
                 "scale.batch_tokens=256",
