@@ -1,8 +1,9 @@
 """Add the records of your own runs to runs/SCALE/published: tables, configs, manifests and curves, no weights.
 
 Seeds that are published already stay, unless yours have the same numbers: seeds can be trained one after the other, or
-on several machines. Values of single items are left out: no verdict and no figure of several seeds reads them.
-Beside the records stands manifest.json: the hash of the rules that was fixed before data, the seeds, the code.
+on several machines. A run keeps its published curve where published records rest on it that are not made again now.
+Values of single items are left out: no verdict and no figure of several seeds reads them. Beside the records stands
+manifest.json: the hash of the rules that was fixed before data, the seeds, the code.
 
 python analysis/publish.py --scale cpu      (then python analysis/claims.py --readme, which `make publish` does)
 """
@@ -60,8 +61,10 @@ def publish(runs_dir: Path, scale: str) -> Path:
         for name in dict.fromkeys([*old, *fresh.experiments()]):
             _add_experiment(fresh, before if name in old else nothing, name, aside / name)
         published = Study(aside)
+        again = set(fresh.experiments())
+        kept = {run for name in old if name not in again for run in before.manifest(name)["runs"]}
         for folder in {run for name in published.experiments() for run in published.manifest(name)["runs"]}:
-            source = fresh if fresh.has(folder, MANIFEST) else before
+            source = before if folder in kept or not fresh.has(folder, MANIFEST) else fresh
             (aside / folder).mkdir()
             for file in _OF_RUN:
                 shutil.copyfile(source.file(folder, file), aside / folder / file)

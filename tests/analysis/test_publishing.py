@@ -41,6 +41,21 @@ def test_seeds_add_up_to_the_records_of_all(tmp_path):
     assert not [name for name in whole if name.endswith(".parquet")]
 
 
+def test_a_run_keeps_the_curve_that_published_records_rest_on(tmp_path):
+    runs = tmp_path / "runs"
+    (runs / "cpu").mkdir(parents=True)
+    published = publish_seeds(runs, 2) / "moe_main-seed2" / "metrics.jsonl"
+    before = published.read_bytes()
+    curve = runs / "cpu" / "moe_main-seed2" / "metrics.jsonl"
+    curve.write_bytes(before.replace(b"0", b"1"))  # trained again, on another machine
+    shutil.move(runs / "cpu" / "figure_4", tmp_path)
+    publish(runs, "cpu")
+    assert published.read_bytes() == before
+    shutil.move(tmp_path / "figure_4", runs / "cpu")
+    publish(runs, "cpu")
+    assert published.read_bytes() == curve.read_bytes() != before
+
+
 def test_a_run_of_another_config_is_refused(tmp_path):
     runs = tmp_path / "runs"
     (runs / "cpu").mkdir(parents=True)
