@@ -72,7 +72,7 @@ def _name(part: Part, column: str, first: bool) -> str:
     """Letter and words of a part at its first row; a column's own at the others."""
     text = f"{part.name}  {part.says}" if first else ""
     text = ": ".join(filter(None, (text, column_words(column))))
-    return textwrap.fill(text, _LETTERS)
+    return textwrap.fill(text.replace(" V", "\u00a0V"), _LETTERS)  # 25 V stays on one line
 
 
 def _row(judged: Judged, column: str, at: float) -> list[Line]:

@@ -102,14 +102,15 @@ def _form(part: Part) -> str:
 def rule_text(judged: Judged, common: Common) -> str:
     """What has to be so for a part to hold: above 0, smallest effect 0.005."""
     part = judged.part
-    margin = "the margin" if math.isnan(judged.margin) else f"{judged.margin:.3g}"
+    unknown = math.isnan(judged.margin)
+    margin, least = ("the margin", "-the margin") if unknown else (f"{judged.margin:.3g}", f"{-judged.margin:.3g}")
     of = f", {common.margin_share:.3g} times the {part.margin_of.replace('_', ' ')}" if part.margin_of else ""
     smallest = f", smallest effect {part.smallest:g}" if part.smallest else ""
     return {
         "above": f"above 0{smallest}",
         "all_above": f"each above 0{smallest}",
-        "at_least": f"above -{margin}{of}",
-        "all_at_least": f"each above -{margin}{of}",
+        "at_least": f"above {least}{of}",
+        "all_at_least": f"each above {least}{of}",
         "level": f"within ±{margin}{of}",
         "bound": f"mean at least {part.margin:g}",
         "report": "-",

@@ -11,6 +11,7 @@ import scipy.stats
 from claims_files import COMMON, NOISE, SEEDS, x
 from verdicts.judge import Evidence, Judged, Numbers, judge, verdict_of
 from verdicts.rules import Part
+from verdicts.tables import rule_text
 
 
 def numbers(margin_of=None, **columns) -> Numbers:
@@ -98,6 +99,12 @@ def test_there_is_no_share_of_an_effect_that_is_not_there():
     judged = alone("level", numbers(difference=x(0.0, 0.001), margin_of=x(0.01, 0.05)), margin_of="annealing_gain")
     assert judged.outcome == "open"
     assert judged.reason == "nothing to take a share of: the annealing gain is not above 0"
+
+
+@pytest.mark.parametrize(("gain", "least"), [(0.3, "-0.1"), (-0.3, "0.1")])
+def test_a_margin_is_named_with_its_sign(gain, least):
+    judged = alone("at_least", numbers(change=x(0.0, 0.001), margin_of=x(gain, 0.0)), margin_of="gain")
+    assert rule_text(judged, COMMON) == f"above {least}, 0.333 times the gain"
 
 
 @pytest.mark.parametrize(
