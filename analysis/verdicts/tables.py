@@ -143,6 +143,8 @@ def interim_text(decisions: Decisions) -> str:
     if len(there) >= len(wanted):
         return ""
     have = seeds_words(there) if there else "none"
+    if any(0 < judged.headline.n < len(there) for decision in decisions for judged in decision.counted):
+        have += ", of some claims fewer"
     return (
         f"Interim: of the seeds that decide ({listed(wanted)}) these records have {have}. The numbers are theirs, "
         "and the verdicts stand when all seeds are there."
