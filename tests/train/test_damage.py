@@ -93,7 +93,7 @@ def test_metrics_that_were_cut_short_are_noticed_and_half_a_line_is_not_damage(l
 @pytest.mark.parametrize("damage,message", [(flip, "changed since the corpus was built"), (cut, "bytes instead of")])
 def test_a_damaged_corpus_is_not_trained_on(lab, data_dir, stopped, tmp_path, damage, message):
     shutil.copytree(data_dir, tmp_path / "data")
-    (corpus,) = (tmp_path / "data" / "corpora").glob("test-*")
+    (corpus,) = (tmp_path / "data" / "corpora").glob("generated-*")
     damage(corpus / "train.bin")
     with pytest.raises(ValueError, match=rf"train.bin: .*{message}.*remove .*, which builds the same bytes"):
         go_on(lab, f"data_dir={tmp_path / 'data'}")
@@ -105,7 +105,7 @@ def test_a_damaged_corpus_is_not_trained_on(lab, data_dir, stopped, tmp_path, da
 @pytest.mark.parametrize("parts", [{"train": 7}, {"train": {}}, {"train": {"tokens": "many", "sha256": ""}}])
 def test_a_damaged_manifest_of_the_corpus_is_named(lab, data_dir, copied, tmp_path, parts):
     shutil.copytree(data_dir, tmp_path / "data")
-    (corpus,) = (tmp_path / "data" / "corpora").glob("test-*")
+    (corpus,) = (tmp_path / "data" / "corpora").glob("generated-*")
     (corpus / "manifest.json").write_text(json.dumps({"dtype": "uint16", "parts": parts}))
     with pytest.raises(ValueError, match=r"manifest.json: not the manifest of a corpus; remove .*, which builds"):
         go_on(lab, f"data_dir={tmp_path / 'data'}")
