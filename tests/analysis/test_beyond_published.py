@@ -85,7 +85,7 @@ def test_documents_hold_them_and_verify_recomputes_them(runs, decided, tmp_path,
     seeds = pd.read_csv(runs / "cpu" / "published" / "seeds.csv")
     assert sorted(seeds.loc[seeds["claim"] == "B10", "seed"].unique()) == [2, 3, 4]  # its own seeds
 
-    # A gap is drift where every seed that decides is there (the questions), and not while some are to come (the claims).
+    # A gap is drift once every seed that decides is there (the questions), not while some are to come (the claims).
     with monkeypatch.context() as patch:
         patch.setattr(verify, "check", lambda *_: ["a gap"])
         assert verify.verify(runs, root) == [f"{runs / 'cpu' / 'published'}: a gap"]
