@@ -3,10 +3,10 @@
     python dev/trials.py                 # about 90 minutes on 2 cores; trials in the table are not made again
     python dev/trials.py --scale smoke   # the same in minutes, into --out
 
-Each arm has four trials; cosines have five, because the best of four rates was the highest. All are judged by the
-model that the arm would hand over, never by a gain over another arm: by held-out text (bits per byte, mean over the
-domains; lower is better), fine-tuning by the right answers of suite instruct (likewise), policies by their reward
-(higher is better). Seed 100 counts nowhere else.
+Each arm has four trials, and a fifth where the best of four rates was the highest or the lowest: the cosines, the long
+fine-tuning and the policy. All are judged by the model that the arm would hand over, never by a gain over another arm:
+by held-out text (bits per byte, mean over the domains; lower is better), fine-tuning by the right answers of suite
+instruct (likewise), policies by their reward (higher is better). Seed 100 counts nowhere else.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEED = 100
 BUDGETS = (25, 50, 100, 200)  # V
 RATES = (0.5, 1, 2, 4, 8)  # times the constant run's
-TUNED_RATES = (0.5, 1, 2, 4)  # times those of conf/run, before any trial
+BATCH_RATES = (0.5, 1, 2, 4)  # times the rate of the default batch
 FREE_RATES = (1, 2, 4, 8)  # schedule-free AdamW is said to want higher ones
 SHARES = (0.08, 0.16, 0.32, 0.48)  # of the tokens that a decay takes
 ALPHAS = (0.07, 0.03, 0.015, 0.0075)  # of an average of every step
@@ -58,9 +58,9 @@ MEASURES = {  # suite, task and metric
     "reward": ("reward", "average", "reward"),
 }
 BATCHES = {"half": "1/2 x batch", "double": "2 x batch", "quadruple": "4 x batch"}
-POST = {  # arm, length in V, measure
-    "sft_long": ("fine-tuning", 135, "tasks"),
-    "reinforced": ("reinforcement learning", 100, "reward"),
+POST = {  # arm, length in V, measure, rates times a twentieth of the constant run's
+    "sft_long": ("fine-tuning", 135, "tasks", (0.5, 1, 2, 4, 8)),
+    "reinforced": ("reinforcement learning", 100, "reward", (0.25, 0.5, 1, 2, 4)),
 }
 COLUMNS = ("arm", "setting", "budget", "measure", "value")
 INSIDE = {"last quarter": 0.25, "last half": 0.5, "whole": 1.0}  # of a decay, merged
@@ -102,10 +102,11 @@ def training(cfg: DictConfig, runs_dir: Path) -> dict[str, list[str]]:
         for factor in RATES:
             runs[f"cosine_{budget}-{factor:g}"] = [f"run=cosine_{budget}", f"schedule.peak_lr={factor * rate:g}"]
     runs["sft_baseline-seed100"] = ["run=sft_baseline"]
-    for factor in TUNED_RATES:
+    for factor in BATCH_RATES:
         for batch in BATCHES:
             runs[f"batch_{batch}-{factor:g}"] = [f"run=batch_{batch}", f"schedule.peak_lr={factor * dense:g}"]
-        for run in POST:
+    for run, (_, _, _, factors) in POST.items():
+        for factor in factors:
             runs[f"{run}-{factor:g}"] = [f"run={run}", f"schedule.peak_lr={factor * 0.05 * rate:g}"]
     for budget in reversed(BUDGETS):
         for share in SHARES:
@@ -137,10 +138,11 @@ def trials(folder: Path) -> Iterator[Trial]:
                 run = folder / f"wsd_{budget}-{share:g}"
                 yield Trial(f"inside a decay of {share:.0%}", name, budget, run, "sma", n, 0.5)
 
-    for factor in TUNED_RATES:
+    for factor in BATCH_RATES:
         for batch, name in BATCHES.items():
             yield Trial(name, f"{factor:g} x", 50, folder / f"batch_{batch}-{factor:g}", interval=2)
-        for run, (arm, end, measure) in POST.items():
+    for run, (arm, end, measure, factors) in POST.items():
+        for factor in factors:
             yield Trial(arm, f"{factor:g} x", end, folder / f"{run}-{factor:g}", measure=measure)
 
 
@@ -214,7 +216,9 @@ def main() -> None:
         for due in range(3):
             list(pool.map(train, [overrides for name, overrides in runs.items() if stage(name) == due]))
     scored = score(new, cfg.scale.merge_interval, options.runs_dir / "scores")
-    write_text(options.out, pd.concat([known, scored]).to_csv(index=False))
+    table = pd.concat([known, scored]).set_index(["arm", "setting", "budget"])
+    in_order = table.loc[[(trial.arm, trial.setting, trial.budget) for trial in every]].reset_index()
+    write_text(options.out, in_order[list(COLUMNS)].to_csv(index=False))
 
 
 if __name__ == "__main__":
