@@ -134,6 +134,11 @@ class Panel:
     ylim: tuple[float | None, float | None] = (None, None)
     legend: str = ""
 
+    @property
+    def named_places(self) -> int:
+        """How many places on x have names in the place of numbers; they are numbered from 0. 0: x is a number."""
+        return len(self.xticks) if list(self.xticks) == list(range(len(self.xticks))) else 0
+
 
 @dataclass(frozen=True)
 class Table:

@@ -9,7 +9,9 @@ from drawing.numbers import mean_points, of_every_seed
 from drawing.parts import ZERO
 from drawing.scores import scores
 from records import Study
-from verdicts.evidence.beyond import policy_gain, reward_lost, tuned_gain
+from verdicts.evidence.beyond import policy_gain, reward_gains, tuned_gain
+
+_MERGE = "merge over the last"
 
 
 def describe(study: Study) -> Figure:
@@ -18,15 +20,15 @@ def describe(study: Study) -> Figure:
     seeds = {seed for values in table["values"] for seed in values}
     bits = style.METRICS["bits_per_byte"].gain
     wanted = (
-        ("fine-tuning: right answers", bits, of_every_seed(study, "post_training", tuned_gain, "tasks")),
-        ("policy: reward", "gain (share of right answers)", -of_every_seed(study, "post_training", reward_lost)),
-        ("policy: held-out text", bits, of_every_seed(study, "post_training", policy_gain)),
+        ("fine-tuning: right answers", bits, tuned_gain, "tasks", [_MERGE]),
+        ("policy: reward", "gain (share of right answers)", reward_gains, "text", [_MERGE, "last over the start"]),
+        ("policy: held-out text", bits, policy_gain, "text", [_MERGE]),
     )
     panels = []
-    for name, ylabel, numbers in wanted:
-        points = mean_points(numbers, [0], "", style.BLUE, 0.4, dash="", marker="s")
-        look = {"levels": (ZERO,), "xticks": {0: "merge over the last"}}
-        panels.append(Panel(name, "", ylabel, (points,), **look))
+    for name, ylabel, evidence, measure, places in wanted:
+        numbers = of_every_seed(study, "post_training", evidence, measure)
+        points = mean_points(numbers, range(len(places)), "", style.BLUE, 0.2, dash="", marker="s")
+        panels.append(Panel(name, "", ylabel, (points,), (ZERO,), dict(enumerate(places))))
     unit = study.config("sft_long")["scale"]["merge_interval"]
     return figure(
         "Merging along fine-tuning and along reinforcement learning",
@@ -39,6 +41,6 @@ def describe(study: Study) -> Figure:
         "in expectation over samples, to questions that were held out.",
         runs_text(seeds),
         legend=False,
-        see="Above zero the merge of the last ten models is better than the last one.",
+        see="Above zero the merge of ten models is better than the last one. Beside it: what the policy learned.",
         lead=panels[:2],
     )

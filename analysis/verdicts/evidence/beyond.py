@@ -200,6 +200,21 @@ def reward_lost(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFram
     return by_seed(seeds, lambda seed: {"last over merge": -_only_gain(scores, "reinforced", seed)})
 
 
+def reward_gains(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """Reward that the merge along a run of reinforcement learning gains over the last policy, and that over the start.
+
+    A reward as in reward_lost; the measure plays no part.
+    """
+    scores = Scores(study, "post_training", "reward", "reward")
+
+    def of(seed: int) -> dict[str, float]:
+        (end,) = scores.merged_at("reinforced", seed)
+        learned = scores.last("reinforced", seed, 0) - scores.last("reinforced", seed, end)
+        return {"merge": _only_gain(scores, "reinforced", seed), "training": learned}
+
+    return by_seed(seeds, of)
+
+
 def policy_gain(study: Study, measure: str, seeds: Sequence[int]) -> pd.DataFrame:
     """Score that the only merge along a run of reinforcement learning saves over its last policy, suite proxy."""
     scores = Scores(study, "post_training", measure)
