@@ -1,6 +1,6 @@
 """Try the settings of docs/beyond.md on seed 100: rates, lengths of decays, windows, alphas. Writes dev/trials.csv.
 
-    python dev/trials.py                 # about 90 minutes on 2 cores; trials in the table are not made again
+    python dev/trials.py                 # some hours on 2 cores; trials in the table are not made again
     python dev/trials.py --scale smoke   # the same in minutes, into --out
 
 Each arm has four trials, and a fifth where the best of four rates was the highest or the lowest: the cosines, the long
@@ -58,10 +58,11 @@ MEASURES = {  # suite, task and metric
     "reward": ("reward", "average", "reward"),
 }
 BATCHES = {"half": "1/2 x batch", "double": "2 x batch", "quadruple": "4 x batch"}
-POST = {  # arm, length in V, measure, rates times a twentieth of the constant run's
-    "sft_long": ("fine-tuning", 135, "tasks", (0.5, 1, 2, 4, 8)),
-    "reinforced": ("reinforcement learning", 100, "reward", (0.25, 0.5, 1, 2, 4)),
+POST = {  # arm, length in V, measure
+    "sft_long": ("fine-tuning", 135, "tasks"),
+    "reinforced": ("reinforcement learning", 100, "reward"),
 }
+POST_RATES = {"sft_long": (0.5, 1, 2, 4, 8), "reinforced": (0.25, 0.5, 1, 2, 4)}  # times 0.05 x the constant run's
 COLUMNS = ("arm", "setting", "budget", "measure", "value")
 INSIDE = {"last quarter": 0.25, "last half": 0.5, "whole": 1.0}  # of a decay, merged
 
@@ -105,7 +106,7 @@ def training(cfg: DictConfig, runs_dir: Path) -> dict[str, list[str]]:
     for factor in BATCH_RATES:
         for batch in BATCHES:
             runs[f"batch_{batch}-{factor:g}"] = [f"run=batch_{batch}", f"schedule.peak_lr={factor * dense:g}"]
-    for run, (_, _, _, factors) in POST.items():
+    for run, factors in POST_RATES.items():
         for factor in factors:
             runs[f"{run}-{factor:g}"] = [f"run={run}", f"schedule.peak_lr={factor * 0.05 * rate:g}"]
     for budget in reversed(BUDGETS):
@@ -141,8 +142,8 @@ def trials(folder: Path) -> Iterator[Trial]:
     for factor in BATCH_RATES:
         for batch, name in BATCHES.items():
             yield Trial(name, f"{factor:g} x", 50, folder / f"batch_{batch}-{factor:g}", interval=2)
-    for run, (arm, end, measure, factors) in POST.items():
-        for factor in factors:
+    for run, (arm, end, measure) in POST.items():
+        for factor in POST_RATES[run]:
             yield Trial(arm, f"{factor:g} x", end, folder / f"{run}-{factor:g}", measure=measure)
 
 

@@ -43,7 +43,7 @@ def limits(panel: Panel) -> tuple[Limits, Limits]:
     x = np.append(x, [level.at for level in panel.levels if level.upright])
     low, high = _padded(np.append(y, [level.at for level in panel.levels if not level.upright]))
     given = panel.ylim
-    across = (-0.6, panel.named_places - 0.4) if panel.named_places else _padded(x, bool(panel.log_base))
+    across = panel.across_names or _padded(x, bool(panel.log_base))
     return across, (low if given[0] is None else given[0], high if given[1] is None else given[1])
 
 

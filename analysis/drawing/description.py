@@ -135,9 +135,10 @@ class Panel:
     legend: str = ""
 
     @property
-    def named_places(self) -> int:
-        """How many places on x have names in the place of numbers; they are numbered from 0. 0: x is a number."""
-        return len(self.xticks) if list(self.xticks) == list(range(len(self.xticks))) else 0
+    def across_names(self) -> tuple[float, float] | None:
+        """Lowest and highest x where places have names, numbered from 0, with room at both ends; else None."""
+        places = range(len(self.xticks))
+        return (-0.6, len(places) - 0.4) if places and list(self.xticks) == list(places) else None
 
 
 @dataclass(frozen=True)

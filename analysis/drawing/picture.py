@@ -136,8 +136,8 @@ def _panel(ax: Axes, panel: Panel) -> None:
     if panel.log_base:
         ax.set_xscale("log", base=panel.log_base)
         ax.minorticks_off()
-    if panel.named_places and isinstance(panel.series[0], Line):
-        ax.set_xlim(-0.6, panel.named_places - 0.4)
+    if panel.across_names and isinstance(panel.series[0], Line):
+        ax.set_xlim(*panel.across_names)
     if panel.xticks:
         ax.set_xticks(list(panel.xticks), list(panel.xticks.values()), fontsize=7.2)
     if panel.yticks:

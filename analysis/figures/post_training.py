@@ -41,6 +41,6 @@ def describe(study: Study) -> Figure:
         "in expectation over samples, to questions that were held out.",
         runs_text(seeds),
         legend=False,
-        see="Above zero the merge of ten models is better than the last one. Beside it: what the policy learned.",
+        see="Above zero the merge of ten models is better than the last. In the middle: what the policy learned, too.",
         lead=panels[:2],
     )
